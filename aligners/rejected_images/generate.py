@@ -22,6 +22,7 @@ from aligners.rejected_images.resolved import resolved_facts
 from aligners.rejected_images.samples import write_samples
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from aligners.rejected_images.table import FORMAT, MADE
+from harness.core.diffusion import Diffusion
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_bytes, sha256_json
 from harness.core.types import ImageRef, PreferenceExample
@@ -70,7 +71,8 @@ def generate(
         if not (folder / CONFIG).exists():
             logger.info(f"rejected images: {chosen.described()}{sources(chosen)}")
         manifest = write_set(folder, wanted, recipe, identity, wait=True)
-        counts |= {name: manifest.counts[name] for name in (*MADE, "dropped") if name != "given"}
+        # Sets of earlier versions do not say how many images are unchanged.
+        counts |= {name: manifest.counts.get(name, 0) for name in (*MADE, "dropped") if name != "given"}
         ranked = manifest.keywords
         how = {
             "source": chosen.regions if chosen.how.where == "keywords" else None,
@@ -99,8 +101,14 @@ def check_levels(
     """Make sure that the images of a list differ, and that a list in the data has one image per level.
 
     Raises:
-        BadInputError: they do not.
+        BadInputError: they do not, or the lowest level leaves the image as it is.
     """
+    lowest = settings.at(levels[0])
+    if isinstance(lowest, Diffusion) and lowest.kept == 1:
+        raise BadInputError(
+            f"the level {levels[0]:g} of {settings.described()} is step 0, which adds no noise",
+            remedy="take a higher level, or a larger step",
+        )
     for weaker, stronger in pairwise(levels):
         if settings.at(weaker) == settings.at(stronger):
             raise BadInputError(
@@ -123,12 +131,18 @@ def sources(settings: ImagePreferenceSettings) -> str:
 
 
 def said(counts: dict[str, int], settings: ImagePreferenceSettings) -> None:
-    """Log how often no keyword was found in an image, and what was done then."""
+    """Log how often no keyword was found in an image, what was done then, and how many images are unchanged."""
     nothing = counts["whole-image"] + counts["dropped"]
     if nothing and settings.how.where == "keywords":
         logger.warning(
             f"no keyword was found in the image of {nothing:,} of {sum(counts.values()):,} examples: in "
-            f"{counts['whole-image']:,} the whole image was corrupted, {counts['dropped']:,} were dropped"
+            f"{counts['whole-image']:,} the whole image was corrupted, {counts['dropped']:,} were dropped (a keyword counts as "
+            "not found if the corruption changes nothing in its regions)"
+        )
+    if unchanged := counts.get("unchanged", 0):
+        logger.warning(
+            f"the rejected image of {unchanged:,} of {sum(counts.values()):,} examples is the same as the original: the corruption "
+            "changes nothing of it, so these examples train no image preference (another --corruption, or leave them out)"
         )
 
 

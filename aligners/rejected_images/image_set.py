@@ -197,7 +197,7 @@ def _joined(folder: Path, shards: Sequence[ImageSetManifest]) -> dict[str, Any]:
     for row in set_rows(set_files(folder), ["keywords"]):
         keywords.update(set(row["keywords"] or ()))
     return {
-        "counts": {name: sum(one.counts[name] for one in shards) for name in shards[0].counts},
+        "counts": {name: sum(one.counts.get(name, 0) for one in shards) for name in (*MADE, "dropped")},
         "dropped": [name for one in shards for name in one.dropped],
         "models": {role: name for one in shards for role, name in one.models.items()},
         "frequent_keywords": _most_frequent(keywords),

@@ -13,7 +13,7 @@ from aligners.rejected_images.corruptions import random_mask
 from aligners.rejected_images.keywords import keywords, pipeline
 from aligners.rejected_images.regions import REGION_SOURCES
 from aligners.rejected_images.settings import ImagePreferenceSettings
-from harness.core.diffusion import Diffusion, random_numbers
+from harness.core.diffusion import random_numbers
 from harness.core.types import PreferenceExample
 
 BLOCK = 32
@@ -36,17 +36,24 @@ class Maker:
         self.settings, self.seed, self.levels = settings, seed, levels
         self._needs_regions = settings.how.where == "keywords"
         self.nlp = pipeline(settings.pipeline) if self._needs_regions else None
+        self._keeps_bare = not self._needs_regions or settings.on_nothing != "drop"
+        """Whether an example without a region gets a row."""
         # A corruption of random regions or of the whole image uses no detector, so none is loaded.
         self.source = REGION_SOURCES[settings.regions](settings) if self._needs_regions else None
 
     def rows(self, examples: Sequence[PreferenceExample]) -> Iterator[dict[str, Any]]:
-        """One row (`table.MADE`) per example, in order; examples without a region have none if the settings drop them."""
+        """One row (`table.MADE`) per example, in order; an example without a region in which the corruption changes something has none
+        if the settings drop it."""
         for start in range(0, len(examples), BLOCK):
             block = examples[start : start + BLOCK]
             pictures = [example.images["original"].open() for example in block]
             for example, picture, located in zip(block, pictures, self._located(block, pictures), strict=True):
-                if located or not self._needs_regions or self.settings.on_nothing != "drop":
-                    yield self._row(example.id, np.asarray(picture), located)
+                original = np.asarray(picture)
+                row = self._row(example.id, original, located) if located else None
+                if row is None and self._keeps_bare:
+                    row = self._row(example.id, original, ())
+                if row is not None:
+                    yield row
 
     def _located(self, block: Sequence[PreferenceExample], pictures: Sequence[Any]) -> list[list[Located]]:
         """The keywords that are in each picture; none if the corruption does not use keywords."""
@@ -63,9 +70,9 @@ class Maker:
         # A box outside of the image, or thinner than half a pixel, cannot be corrupted.
         return [[hit for hit in hits if hit.mask.any()] for hits in self.source.locate(asked)]
 
-    def _row(self, name: str, original: np.ndarray, located: Sequence[Located]) -> dict[str, Any]:
+    def _row(self, name: str, original: np.ndarray, located: Sequence[Located]) -> dict[str, Any] | None:
+        """The row of an example; None if it has regions, and the corruption changes nothing in them at its strength or at a level."""
         settings, seed = self.settings, f"{self.seed}:{name}"
-        made = {"keywords": "regions" if located else "whole-image", "random": "random-regions"}
         mask = np.zeros(original.shape[:2], bool)
         for hit in located:
             mask |= hit.mask
@@ -74,18 +81,18 @@ class Maker:
         elif not located:
             mask[:] = True
 
-        def rejected(amount: float | Diffusion) -> dict[str, Any]:
-            image = settings.how.apply(original, mask, random_numbers(seed), amount)
-            return {"bytes": encoded(image), "path": None}
-
+        amounts = [settings.at(level) for level in self.levels] if self.levels else [settings.amount]
+        images = [settings.how.apply(original, mask, random_numbers(seed), amount) for amount in amounts]
+        # A black picture made black, or a picture of one pixel shuffled.
+        unchanged = any(np.array_equal(image, original) for image in images)
+        if unchanged and located:
+            return None
+        made = {"keywords": "regions" if located else "whole-image", "random": "random-regions"}
+        cells = [{"bytes": encoded(image), "path": None} for image in images]
         return {
             "id": name,
-            **(
-                {"ranked_images": [rejected(settings.at(level)) for level in self.levels], "levels": [*self.levels]}
-                if self.levels
-                else {"rejected_image": rejected(settings.amount)}
-            ),
-            "made": made.get(settings.how.where, "whole-image"),
+            **({"ranked_images": cells, "levels": [*self.levels]} if self.levels else {"rejected_image": cells[0]}),
+            "made": "unchanged" if unchanged else made.get(settings.how.where, "whole-image"),
             "keywords": [hit.keyword for hit in located],
             "boxes": [list(hit.box) for hit in located],
             "scores": [hit.score for hit in located],

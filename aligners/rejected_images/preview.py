@@ -127,6 +127,7 @@ def _sample(row: dict[str, Any]) -> Sample:
     whole = {
         "whole-image": "the whole image",
         "random-regions": "random regions",
+        "unchanged": "none: the corruption changes nothing",
         "given": "from the data",
     }
     how = " · ".join(

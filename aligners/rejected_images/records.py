@@ -58,6 +58,7 @@ class ImagePreferenceNotes(Record):
     regions: Whole = Field(0, description="examples whose image was corrupted in regions")
     random_regions: Whole = Field(0, alias="random-regions", description="in regions at random places")
     whole_image: Whole = Field(0, alias="whole-image", description="everywhere")
+    unchanged: Whole = Field(0, description="nowhere, because the corruption changes nothing of the image")
     given: Whole = Field(0, description="examples whose rejected image came with the data")
     dropped: Whole = Field(0, description="examples left out, because nothing was recognised in their image")
     source: str | None = Field(
@@ -79,7 +80,7 @@ class ImagePreferenceNotes(Record):
     @property
     def examples(self) -> int:
         """Number of examples trained on."""
-        return self.regions + self.random_regions + self.whole_image + self.given
+        return self.regions + self.random_regions + self.whole_image + self.unchanged + self.given
 
 
 class PreparedSummary(Record):
@@ -94,7 +95,7 @@ class SampleRow(Record):
     id: AnyText = Field(description="of the example")
     prompt: AnyText
     chosen: AnyText = Field(description="the chosen response")
-    made: str = Field("given", description="regions, random-regions, whole-image, or given by the data")
+    made: str = Field("given", description="regions, random-regions, whole-image, unchanged, or given by the data")
     keywords: list[AnyText] | None = Field(
         None, description="what regions were looked for; like all up to `seed` not of a given image"
     )

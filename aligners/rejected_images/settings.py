@@ -120,7 +120,11 @@ class ImagePreferenceSettings(StrictModel):
         if self.strength is not None and self.how.strength is None:
             raise ValueError(f"the corruption '{self.corruption}' has no strength; use 'step'")
         if self.how.strength is None:
-            Diffusion(self.step, self.schedule, self.scale)  # its error names the schedule's steps
+            diffusion = Diffusion(self.step, self.schedule, self.scale)  # its error names the schedule's steps
+            if diffusion.kept == 1:
+                raise ValueError(
+                    f"step {self.step} of the schedule '{self.schedule}' adds no noise; take a step from 1 on"
+                )
         return self
 
     @property

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 FORMAT = 4
 """Raised when the columns or the images change. 3: noise by DDPM's schedule on the scale of [-1, 1], which the columns did not say."""
-MADE = ("regions", "random-regions", "whole-image", "given")
-"""Origin of a rejected image: corrupted in the keywords' regions, in random ones, or as a whole, or given in the data."""
+MADE = ("regions", "random-regions", "whole-image", "unchanged", "given")
+"""Origin of a rejected image: corrupted in the keywords' regions, in random ones, or as a whole; the original, because the corruption
+changes nothing of it (a black picture made black); or given in the data."""
 
 
 def made_schema(listed: bool = False) -> pyarrow.Schema:

@@ -164,6 +164,7 @@ def _print(manifest: ImageSetManifest, output: Path) -> None:
         "regions": "corrupted in regions",
         "random-regions": "in random regions",
         "whole-image": "on the whole image",
+        "unchanged": "the same as their original",
         "given": "from the data",
         "dropped": "dropped",
     }
@@ -174,7 +175,7 @@ def _print(manifest: ImageSetManifest, output: Path) -> None:
         + ", ".join(
             f"{counts.get(name, 0):,} {words}"
             for name, words in made.items()
-            if counts.get(name) or name != "random-regions"
+            if counts.get(name) or name not in ("random-regions", "unchanged")
         )
     )
     if frequent := list(manifest.frequent_keywords.items())[:8]:

@@ -65,7 +65,7 @@ def _inside(run: Run, name: str) -> Path:
 
 def _pair(run: Run, row: SampleRow) -> dict[str, Any]:
     """One example. Values of the data set and the detector are plain text."""
-    kinds = {"given": "from the data", "random-regions": "random regions"}
+    kinds = {"given": "from the data", "random-regions": "random regions", "unchanged": "nothing changes"}
     words = ", ".join(row.keywords or ()) or kinds.get(row.made, "none: the whole image")
     how = [row.corruption] if row.corruption else []
     if row.step is not None:

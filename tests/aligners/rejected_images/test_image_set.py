@@ -142,7 +142,7 @@ def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Pat
     changed = (np.asarray(after[0].images["rejected"].open()) != np.asarray(after[0].images["original"].open())).any(-1)
     assert not changed[~mask].any() and changed[mask].mean() > 0.9
     manifest = json.loads((tmp_path / "set/manifest.json").read_text())
-    assert manifest["counts"] == {"regions": 5, "random-regions": 0, "whole-image": 1, "given": 0, "dropped": 0}
+    assert {name: count for name, count in manifest["counts"].items() if count} == {"regions": 5, "whole-image": 1}
     assert [file["rows"] for file in manifest["files"]] == [4, 2]
     # Aligning on it makes nothing anew.
     _, notes = generate(after, SETTINGS, PrepareContext(tmp_path / "cache", 0))

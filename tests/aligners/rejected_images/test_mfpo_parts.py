@@ -288,6 +288,39 @@ def test_a_run_with_the_images_of_its_data_names_no_corruption(tmp_path: Path) -
     assert (written[1]["given"], written[1]["source"], written[1]["corruption"]) == (1, None, "whole-noise")
 
 
+def test_an_image_that_the_corruption_leaves_as_it_is_is_not_taken_for_a_rejected_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)),))
+    values = np.full((40, 60, 3), 200, np.uint8)
+    values[5:25, 10:30] = 0
+    rows = [
+        replace(row, id=name, images={"original": ImageRef(data=png(picture))})
+        for name, picture in (("partly", values), ("black", np.zeros_like(values)))
+    ]
+    settings = ImagePreferenceSettings(corruption="black")
+    made, notes = generate(rows, settings, PrepareContext(tmp_path, 0))
+    assert (notes.regions, notes.whole_image, notes.unchanged, notes.examples) == (0, 1, 1, 2)
+    assert not np.asarray(made[0].images["rejected"].open()).any()
+    assert "the rejected image of 1 of 2 examples is the same as the original" in caplog.text
+    dropping = settings.model_copy(update={"on_nothing": "drop"})
+    assert generate(rows, dropping, PrepareContext(tmp_path, 0))[1].dropped == 2
+    # Of a list of images, none is the original.
+    _, listed = generate(
+        rows, settings.model_copy(update={"corruption": "cover"}), PrepareContext(tmp_path, 0), (0.5, 1)
+    )
+    assert (listed.regions, listed.whole_image, listed.unchanged) == (0, 1, 1)
+
+
+def test_a_step_without_noise_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="adds no noise; take a step from 1"):
+        ImagePreferenceSettings(step=0, schedule="ddpm")
+    assert ImagePreferenceSettings(step=0).diffusion  # VCD's steps count from 0
+    settings = ImagePreferenceSettings(step=4, schedule="ddpm")
+    with pytest.raises(BadInputError, match=r"the level 0\.1 .* is step 0, which adds no noise"):
+        generate([example("a", "A boat.", ())], settings, PrepareContext(tmp_path, 0), (0.1, 1))
+
+
 def test_a_label_of_two_words_is_found_whatever_its_lemmas_are(tmp_path: Path) -> None:
     rows = [
         example("a", "A dining table.", (Region("dining table", (10, 5, 30, 25)),)),
