@@ -22,7 +22,7 @@ from aligners.preferences.set_folder import CONFIG, MANIFEST, UNFINISHED, WHOLE,
 from aligners.rejected_images.keywords import keyword_notes
 from aligners.rejected_images.parts import SetPart, SetRecipe, Write, write_here
 from aligners.rejected_images.records import ImageSetConfig, ImageSetManifest
-from aligners.rejected_images.size import predicted_bytes
+from aligners.rejected_images.size import predicted_bytes, predicted_copies
 from aligners.rejected_images.table import FORMAT, MADE
 from harness.core.disk import make_folder, need
 from harness.core.errors import BadInputError
@@ -146,7 +146,14 @@ def _check_room(folder: Path, parts: Sequence[SetPart], recipe: SetRecipe) -> No
     examples = [one for part in parts for one in part.examples]
     made = [one.images["original"] for one in examples if not recipe.given(one)]
     number = max(1, len(recipe.levels))
-    need([(folder, number * predicted_bytes(made), f"{number * len(made):,} rejected images")])
+    copied = [one.images["original"] for one in examples] if recipe.whole else []
+    copied += [one.images[name] for one in examples if recipe.given(one) for name in recipe.names]
+    need(
+        [
+            (folder, number * predicted_bytes(made), f"{number * len(made):,} rejected images"),
+            (folder, predicted_copies(copied), f"{len(copied):,} images of the data"),
+        ]
+    )
 
 
 def _final(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Predicting the size of a set of rejected images from a few originals."""
+"""Predicting the size of a set of rejected images from a few of its images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,23 @@ _SAMPLED = 8
 
 def predicted_bytes(originals: Sequence[ImageRef]) -> int:
     """Predicted bytes of the rejected images of these originals, extrapolated from a few that are encoded with noise in a quarter."""
-    if not originals:
-        return 0
     sizes = []
-    for image in originals[:: max(1, len(originals) // _SAMPLED)][:_SAMPLED]:
+    for image in _some(originals):
         values = np.array(image.open())
         height, width = values.shape[0] // 2, values.shape[1] // 2
         values[:height, :width] = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         sizes.append(len(encoded(values)))
-    return round(sum(sizes) / len(sizes) * len(originals))
+    return _extrapolated(sizes, len(originals))
+
+
+def predicted_copies(images: Sequence[ImageRef]) -> int:
+    """Predicted bytes of images that are stored as they are, extrapolated from a few."""
+    return _extrapolated([len(image.read()) for image in _some(images)], len(images))
+
+
+def _some(images: Sequence[ImageRef]) -> Sequence[ImageRef]:
+    return images[:: max(1, len(images) // _SAMPLED)][:_SAMPLED]
+
+
+def _extrapolated(sizes: Sequence[int], count: int) -> int:
+    return round(sum(sizes) / len(sizes) * count) if sizes else 0

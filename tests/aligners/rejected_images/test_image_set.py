@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -31,6 +32,8 @@ from aligners.rejected_images.image_set import replacing_set, set_files, set_row
 from aligners.rejected_images.parts import SetRecipe, Write, write_here, write_in_processes, write_through_ray
 from aligners.rejected_images.resolved import resolved_facts
 from aligners.rejected_images.samples import write_samples
+from aligners.rejected_images.size import predicted_bytes
+from harness.core import disk
 from harness.core.errors import BadInputError
 from harness.core.files import read_jsonl, sha256_bytes
 from harness.core.removal import move
@@ -161,7 +164,7 @@ def test_shards_order_part_size_and_processes_change_no_byte(write: Write, tmp_p
         made(tmp_path / "shards", examples, shard=SetShard(number, 3), part_size=2, write=write)
     assert list(set_rows(set_files(tmp_path / "shards"))) == plain
     manifest = json.loads((tmp_path / "shards/manifest.json").read_text())
-    assert manifest["counts"] == {"regions": 9, "random-regions": 0, "whole-image": 2, "given": 0, "dropped": 0}
+    assert {name: count for name, count in manifest["counts"].items() if count} == {"regions": 9, "whole-image": 2}
     assert sum(file["rows"] for file in manifest["files"]) == 11
     backwards = made(tmp_path / "backwards", examples[::-1], part_size=3)
     assert backwards[::-1] == plain
@@ -401,6 +404,23 @@ def test_a_set_that_is_begun_again_is_kept_until_the_new_one_is_complete(tmp_pat
     assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"} - {"dropped.jsonl"} and not (
         folder / ".replaced"
     ).exists()
+
+
+def test_room_is_needed_for_the_images_of_the_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 3))).examples
+    originals = [example.images["original"] for example in examples]
+    given = [replace(examples[0], images={"original": originals[0], "rejected": originals[1]}), *examples[1:]]
+    usage, size = shutil.disk_usage("/"), sum(len(image.read()) for image in originals)
+    whole, parts = SetRecipe(SETTINGS, 0, whole=True), SetRecipe(SETTINGS, 0, whole=False)
+    for number, (some, recipe, copies) in enumerate(
+        [(examples, whole, size), (given, whole, size + len(originals[1].read())), (examples, parts, 0)]
+    ):
+        wanted = predicted_bytes([one.images["original"] for one in some if not recipe.given(one)]) + copies
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda _, wanted=wanted: usage._replace(free=wanted - 1))
+        with pytest.raises(BadInputError, match="the disk is too small"):
+            made(tmp_path / str(number), some, recipe)
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda _, wanted=wanted: usage._replace(free=wanted))
+        assert len(made(tmp_path / str(number), some, recipe)) == 3
 
 
 def test_frequent_keywords_are_counted_over_all_shards_and_ties_are_in_order(tmp_path: Path) -> None:
