@@ -37,7 +37,8 @@ def graph_weights(
     """omega [words, words], 0 on the diagonal.
 
     Args:
-        places: for every word the positions of its occurrences in the text (counted in words from 0), in ascending order.
+        places: for every word the positions of its occurrences in the text (indices of tokens from 0, so punctuation counts), in ascending
+            order.
         vectors: [words, d], or None: sigma is 0 then.
         constants: phi, gamma and lambda.
     """

@@ -53,7 +53,7 @@ class Keyword:
 
 @dataclass(frozen=True)
 class KeywordCandidate:
-    """A noun phrase: text, content lemmas, and the position of its first word."""
+    """A noun phrase: text, content lemmas, and the index of its first token."""
 
     phrase: str
     lemmas: tuple[str, ...]
@@ -284,7 +284,7 @@ def multipartite_rank(positions: Sequence[int], topics: Sequence[int], alpha: fl
     """Weights of candidates, summing to 1.
 
     Args:
-        positions: word position of each candidate in the text.
+        positions: index of the first token of each candidate in the text, where punctuation counts.
         topics: its topic; candidates of one topic are not linked.
         alpha: strength of the boost of a topic's first candidate.
     """

@@ -134,8 +134,8 @@ def _sample(row: dict[str, Any]) -> Sample:
         str(part)
         for part in (
             row.get("corruption"),
-            # Sets without a schedule are older than the setting, and used DDPM's.
-            f"t = {row['step']} ({row.get('schedule') or 'ddpm'})"
+            # Sets without a schedule are older than the setting, and used DDPM's on the scale [-1, 1].
+            f"t = {row['step']} ({row.get('schedule') or 'ddpm'}, scale {row.get('scale') or 'unit'})"
             if row.get("step") is not None
             else f"strength {row['strength']:g}"
             if row.get("strength")

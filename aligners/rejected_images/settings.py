@@ -79,8 +79,15 @@ class ImagePreferenceSettings(StrictModel):
         "blank",
         description="spaCy pipeline (a package or a folder) for keywords; 'blank' needs no download, but has no tagger and no vectors",
     )
-    detector: str | None = Field(None, description="folder or hub id of the detector; None: the default of `regions`")
-    segmenter: str | None = Field(None, description="folder or hub id of the segmenter; None: facebook/sam-vit-base")
+    detector: str | None = Field(
+        None,
+        description="folder or hub id of the detector; None: the default of `regions`; without effect if `regions` is dataset or sam3",
+    )
+    segmenter: str | None = Field(
+        None,
+        description="folder or hub id of the segmenter; None: facebook/sam-vit-base, or facebook/sam3 for sam3; without effect if "
+        "`regions` has neither +sam nor sam3",
+    )
     box_threshold: float | None = Field(
         None,
         gt=0,

@@ -41,7 +41,12 @@ def test_a_page_holds_its_pictures_and_escapes_what_the_data_say(tmp_path: Path)
     page = (tmp_path / "sheet.html").read_text()
     assert len(re.findall(r'<img src="data:image/webp;base64,', page)) == 6
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more." in page
-    assert "t = 900" in page and "$" not in page
+    assert page.count("t = 900 (vcd, scale clip)") == 2 and "$" not in page
+    # A set that is older than the two settings.
+    [file] = (tmp_path / "set").glob("*.parquet")
+    pq.write_table(pq.read_table(file).drop_columns(["schedule", "scale"]), file)
+    preview(tmp_path / "set", tmp_path / "old.html", 24)
+    assert (tmp_path / "old.html").read_text().count("t = 900 (ddpm, scale unit)") == 2
 
 
 def test_what_cannot_be_shown_is_said(tmp_path: Path) -> None:
