@@ -1,11 +1,14 @@
 """Keywords of a response: the words of its graph (`keyword_graph`, MFPO's own way), or its noun phrases ranked by MultipartiteRank.
 
 MultipartiteRank: candidates that share a stem form a topic; candidates of different topics are linked in both directions with the
-sum of the reciprocal distances between their positions; the first candidate of a topic is boosted; PageRank ranks them.
+reciprocal distance between their positions; the first candidate of a topic is boosted; PageRank ranks them.
 
 Source: Boudin, NAACL 2018, eq. 1 and 2.
-Differences: topics are candidates whose lemma sets overlap by at least half (the paper clusters stems at a similarity of 0.25
-by average linkage); texts here are a few sentences, where this gives the same topics.
+Differences: every occurrence of a phrase is a candidate of its own, with one position. The paper has one candidate for all occurrences of
+a phrase, and its eq. 1 sums the reciprocal distances between all of their positions. So a phrase that is repeated counts through the
+boost of its first occurrence only, and the ranks of phrases that occur several times differ from the paper's.
+Topics are candidates whose lemma sets overlap by at least half (the paper clusters stems at a similarity of 0.25 by average linkage);
+texts here are a few sentences, where this gives the same topics.
 """
 
 from __future__ import annotations
@@ -281,7 +284,7 @@ def cluster(lemmas: Sequence[Sequence[str]]) -> list[int]:
 
 
 def multipartite_rank(positions: Sequence[int], topics: Sequence[int], alpha: float = 1.1) -> np.ndarray:
-    """Weights of candidates, summing to 1.
+    """Weights of candidates, summing to 1; each has one position (the module's docstring compares that with the paper).
 
     Args:
         positions: index of the first token of each candidate in the text, where punctuation counts.
