@@ -290,15 +290,15 @@ def pipeline_folder(folder: Path, lemma_of_dogs: str) -> Path:
 def test_a_pipeline_that_is_replaced_in_its_folder_makes_another_set(tmp_path: Path) -> None:
     [one] = read_preferences(str(preferences(tmp_path / "prefs.parquet", 1))).examples
     examples = [replace(one, responses={**one.responses, "chosen": "Two dogs."})]
-    context, found = PrepareContext(tmp_path / "cache", 0), []
+    context, results = PrepareContext(tmp_path / "cache", 0), []
     for lemma in ("hound", "dog", "dog"):
         settings = SETTINGS.model_copy(update={"pipeline": str(pipeline_folder(tmp_path / "pipeline", lemma))})
         notes = generate(examples, settings, context)[1]
-        found.append((notes.regions, notes.kept_in))
+        results.append((notes.regions, notes.kept_in))
         if lemma == "hound":
             write_set(tmp_path / "set", examples, SetRecipe(settings, 0, whole=True), resolved_facts(settings))
-    assert [regions for regions, _ in found] == [0, 1, 1]
-    assert found[0][1] != found[1][1] == found[2][1]
+    assert [regions for regions, _ in results] == [0, 1, 1]
+    assert results[0][1] != results[1][1] == results[2][1]
     with pytest.raises(BadInputError, match=r"other settings \(pipeline_and_models\)"):
         write_set(tmp_path / "set", examples, SetRecipe(settings, 0, whole=True), resolved_facts(settings))
 
