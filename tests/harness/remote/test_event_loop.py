@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -68,8 +68,18 @@ def test_tasks_go_on_with_the_next_coroutine_and_end_with_the_loop(where: Callab
     assert where(call)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as Python has it; a worker of xdist ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @BOTH
-def test_an_interrupt_cancels_what_is_waited_for(where: Callable[[Callable[[], Any]], Any]) -> None:
+def test_an_interrupt_cancels_what_is_waited_for(
+    where: Callable[[Callable[[], Any]], Any], interruptible: None
+) -> None:
     ended = []
 
     async def long() -> None:
