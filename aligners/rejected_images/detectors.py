@@ -171,7 +171,9 @@ class GroundingDino(Pretrained):
         )
         detections = []
         for result, some, picture in zip(results, phrases, pictures, strict=True):
-            rows = zip(result["text_labels"], result["boxes"].tolist(), result["scores"].tolist(), strict=True)
+            boxes = result["boxes"].tolist()
+            labels = result["text_labels"] if boxes else []  # the tokenizer decodes no labels to one empty text
+            rows = zip(labels, boxes, result["scores"].tolist(), strict=True)
             hits = [(_nearest(label, some), _pixels(box, picture), score) for label, box, score in rows]
             detections.append([Detection(keyword, box, score) for keyword, box, score in hits if keyword and box])
         return detections

@@ -101,6 +101,13 @@ def test_owlv2_never_finds_the_blanks_that_fill_up_a_batch(settings: Callable[..
         assert {hit.keyword for hit in hits} <= {keyword.phrase for keyword in image.keywords}
 
 
+@pytest.mark.parametrize("name", ["grounding-dino", "grounding-dino+sam", "owlv2+sam", "sam3"])
+def test_pictures_in_which_nothing_is_found_have_no_region(
+    name: str, settings: Callable[..., ImagePreferenceSettings]
+) -> None:
+    assert REGION_SOURCES[name](settings(name, box_threshold=1 - 1e-9)).locate(asked()) == [[]] * len(asked())
+
+
 @pytest.mark.parametrize("name", ["grounding-dino+sam", "owlv2+sam", "sam3"])
 def test_all_run_in_bfloat16(name: str, settings: Callable[..., ImagePreferenceSettings]) -> None:
     found = REGION_SOURCES[name](settings(name, precision="bfloat16")).locate(asked())

@@ -40,7 +40,7 @@ PAIRS = {
 """(context, chosen, rejected), by hand: "It is nice." names no object, and only "A cat sits." can be continued."""
 
 
-ALL, NOTHING = (1e-4, 1e-4), (0.999, 1 - 1e-9)
+ALL, NOTHING = (1e-4, 1e-4), (1 - 1e-9, 1 - 1e-9)
 """Thresholds of both detectors; the tiny OWLv2's scores are close to 1."""
 
 

@@ -245,7 +245,19 @@ def test_a_run_that_is_served_is_evaluated_beside_itself(folder: Path) -> None:
         assert server.answered.total() <= asked + 1, "stored answers are not asked again, but for the refused one"
     assert (record["target"], record["model"], record["method"]) == ("one-endpoint", "tiny", "endpoint")
     assert again["metrics"] == record["metrics"] and [path.name for path in run.iterdir()] == ["manifest.json"]
-    scores = harness(folder, "rejudge", "--run", "one-endpoint", "--suite", "pope", "--data", "data", "--json").stdout
+    scores = harness(
+        folder,
+        "rejudge",
+        "--run",
+        "one-endpoint",
+        "--suite",
+        "pope",
+        "--data",
+        "data",
+        "--max-unscored",
+        "0.1",
+        "--json",
+    ).stdout
     assert json.loads(scores)[0]["metrics"] == record["metrics"]
     assert "tiny on data" in harness(folder, "leaderboard").stdout
     (folder / "results" / "one-endpoint" / "manifest.json").write_text(json.dumps(manifest | {"base": {"label": "z"}}))
