@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from harness.core.worlds import find_world
-from harness.worlds.pocket import text
+from harness.worlds.pocket import text, training
 from harness.worlds.pocket.draw import draw
 from harness.worlds.pocket.formats import write_benchmarks
 from harness.worlds.pocket.rich import LARGE, SMALL, make_rich_scenes
@@ -110,3 +110,22 @@ def test_it_is_a_world_of_its_own_with_its_own_files(tmp_path: Path, monkeypatch
     monkeypatch.setattr("harness.worlds.pocket.world.in_child", lambda *given: pytest.fail(f"trains {given[1]}"))
     with pytest.raises(pytest.fail.Exception, match="trains 0"):
         RichPocketWorld(0).model()
+
+
+@pytest.mark.parametrize(("world", "wanted"), [(PocketWorld(1), 0.85), (RichPocketWorld(0), 0.75)])
+def test_crowded_pictures_have_a_lower_bound_of_accuracy(
+    world: PocketWorld, wanted: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base model that has learned to look at the picture is not thrown away after its training."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    recipes = []
+
+    def stopped(seed: int, recipe: training.Recipe, draw_scenes: object) -> None:
+        recipes.append(recipe)
+        raise InterruptedError
+
+    monkeypatch.setattr(training, "train_base", stopped)
+    monkeypatch.setattr("harness.worlds.pocket.world.in_child", lambda function, *arguments: function(*arguments))
+    with pytest.raises(InterruptedError):
+        world.model()
+    assert [recipe.accuracy_wanted for recipe in recipes] == [wanted]
