@@ -123,9 +123,8 @@ def _files_below(folder: Path, types: Sequence[str]) -> list[Path]:
     """
     root = Path(os.path.realpath(folder))
     seen, files, pending = {root}, list[Path](), [folder]
-    for (
-        start
-    ) in pending:  # linked folders are appended, so that a folder that is here has its own path and not a link's
+    # Linked folders are appended, so that a folder that is here has its own path and not a link's.
+    for start in pending:
         real = Path(os.path.realpath(start))
         if start is not folder and (real in seen or root.is_relative_to(real)):
             continue

@@ -97,20 +97,18 @@ class Change:
         Raises:
             BadInputError: no item has a picture, one's picture is missing or cannot be read, or there is no other picture.
         """
-        shown_items = [
-            item for item in items if item.image != NO_IMAGE
-        ]  # a question without a picture is asked again as it is
-        lost = next((item.id for item in shown_items if item.image.absent), None if shown_items else "")
-        if lost is not None:
+        with_picture = [item for item in items if item.image != NO_IMAGE]
+        lost = [item.id for item in with_picture if item.image.absent]
+        if lost or not with_picture:
+            which = f" for the item {shown(lost[0], 80)}" if lost else ""
             raise BadInputError(
-                f"--noise changes pictures, and {suite} has none{f' for the item {shown(lost, 80)}' if lost else ''}",
-                remedy="leave out --noise or the suite",
+                f"--noise changes pictures, and {suite} has none{which}", remedy="leave out --noise or the suite"
             )
         made: dict[str, ImageRef] = {}  # all questions about a picture share one reference
         if self.kind == "shuffled":
             made = _others([image for image in pool if image != NO_IMAGE], suite)
         else:
-            for item in shown_items:
+            for item in with_picture:
                 made.setdefault(item.image.fingerprint(), self._changed(item.image))
         made[NO_IMAGE.fingerprint()] = NO_IMAGE
         return [dataclasses.replace(item, image=made[item.image.fingerprint()]) for item in items]

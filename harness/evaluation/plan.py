@@ -149,9 +149,8 @@ def _seconds(
     """
     if not asked:
         return 0.0
-    per_token: dict[
-        bool, float
-    ] = {}  # whether the suite was asked, too -> seconds per new token of the first such record
+    # Whether the suite was asked, too -> seconds per new token of the first such record.
+    per_token: dict[bool, float] = {}
     for suites, took in _measured(request, target, data_name):
         if suites == {suite.name}:
             return asked * took.seconds / took.answers

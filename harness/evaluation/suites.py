@@ -28,6 +28,8 @@ from harness.serving.base import Sampling
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
 
+logger = logging.getLogger(__name__)
+
 
 def data_root(label: str) -> tuple[Path, str, str | None]:
     """(data root, name for folders and tables, judge of the world) of a data label.
@@ -59,8 +61,6 @@ def data_name(label: str) -> str:
     name = label if label == "official" else Path(label).resolve().name
     return name if 0 < len(name) <= LONGEST else name_from(name)
 
-
-logger = logging.getLogger(__name__)
 
 _NAMED = 10
 """Number of images that an error names."""

@@ -29,7 +29,6 @@ def _without_verdict(request: GenerateRequest, part: PromptPart, answered: Itera
     candidates = list(answered)
     if request.judge.sentences or not candidates:  # answers of sentences are not known before
         return candidates
-    request.judge.estimate([])  # a judge without a model says so, which its identity presumes
     identity = request.judge.identity()
     open_: dict[str, Candidate] = {}
     for candidate in candidates:

@@ -74,7 +74,12 @@ class VisionModel:
             return self._lacking(backend.check_likelihoods) if choices else None
 
     def identity(self) -> dict[str, Any]:
-        """What determines its answers besides its name: a local model's weights and template, as `weights`; empty for an endpoint."""
+        """What determines its answers besides its name: a local model's weights and template, as `weights`; empty for an endpoint.
+
+        Raises:
+            BadInputError: the settings name no model.
+        """
+        self.check_named()
         return {} if self.url else {"weights": self._weights}
 
     @cached_property

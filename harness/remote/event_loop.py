@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 Result = TypeVar("Result")
 _TICK_S = 0.2
+"""Time between two looks of the waiting thread at its signals."""
 
 
 class EventLoop:
@@ -28,10 +29,12 @@ class EventLoop:
         """Wait for a coroutine's result. Ctrl-C, or a notebook's interrupt, cancels it."""
         if self._thread is None:
             return self._runner.run(coroutine)
+        self._task = None
         future = self._thread.submit(self._run_cancellable, coroutine)
         try:
-            while not futures.wait([future], timeout=_TICK_S).done:
-                pass  # between two waits, this thread takes the signals that others received
+            ended = False
+            while not ended:  # between two waits, this thread takes the signals that others received
+                ended = bool(futures.wait([future], timeout=_TICK_S).done)
         except KeyboardInterrupt:
             if not future.cancel() and self._task is not None:
                 self._task.get_loop().call_soon_threadsafe(self._task.cancel)

@@ -129,3 +129,4 @@ def test_crowded_pictures_have_a_lower_bound_of_accuracy(
     with pytest.raises(InterruptedError):
         world.model()
     assert [recipe.accuracy_wanted for recipe in recipes] == [wanted]
+    assert world.training.keys() <= {"accuracy_wanted"}, "what changes the model would have to be in its key"
