@@ -113,9 +113,8 @@ def _readable(files: list[Path], where: str) -> list[Path]:
         raise BadInputError(
             f"the data set contains no {one_of()} files", where=where, remedy="convert it to one of these types"
         )
-    found = [
-        file for file in typed if holds_records(file)
-    ] or typed  # if none seems to, the reader says what is wrong with them
+    # If none seems to hold records, the reader says what is wrong with them.
+    found = [file for file in typed if holds_records(file)] or typed
     refuse_several_types(found, where, "choose a configuration or a split, or download the data set and give its files")
     return found
 

@@ -128,9 +128,8 @@ def test_a_word_at_the_start_of_a_sentence_is_the_same_word_as_elsewhere(ranking
     assert child.lemmas == ("child",)
     [hydrants] = keywords("Fire hydrants are near us. The fire hydrants are there.", 5, pipeline("blank"), ranking)
     assert hydrants.phrase == "fire hydrants"
-    [people] = keywords(
-        "Africans are there.", 5, pipeline("blank"), ranking
-    )  # only the table's capital form is a plural
+    # The table has this plural in capital letters only.
+    [people] = keywords("Africans are there.", 5, pipeline("blank"), ranking)
     assert people.lemmas == ("african",)
 
 
