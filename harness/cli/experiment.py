@@ -199,6 +199,11 @@ def _say_total(opened: Sequence[Opened], predicted: Mapping[str, Forecast]) -> N
     for entry in opened:
         if entry.searches.round and entry.searches.adaptive:
             say(f"{entry.experiment.name}: only the next round of its search is counted, not the later ones")
+        elif len(entry.searches.rounds) > 1:
+            say(
+                f"{entry.experiment.name}: the trials with the later seeds of its search are counted, not listed: which settings go on "
+                "is not known yet"
+            )
     sums = total(list(predicted.values()))
     untimed, unpriced = sums["steps_without_time"], sums["steps_without_price"]
     say(
@@ -249,7 +254,7 @@ def _as_json(opened: Opened, predicted: Mapping[str, Forecast]) -> dict[str, Any
             {
                 "arm": entry.arm.label,
                 "finished": entry.finished,
-                "trials": [{"settings": dict(trial.settings), "value": trial.value} for trial in entry.trials],
+                "trials": [trial.shown for trial in entry.trials],
             }
             for entry in opened.searches.searched
         ],

@@ -52,6 +52,11 @@ class SearchSpec(StrictModel):
     )
     runs: int | None = Field(None, ge=1, description="settings that are tried for each arm; grid: at most this many")
     seeds: list[int] = Field([0], min_length=1, description="seeds that every setting is tried with")
+    halving: bool = Field(
+        False,
+        description="try the settings with one seed after another, and with the next one only the better half of each arm's settings "
+        "(two at least)",
+    )
     seed: int = Field(0, ge=0, description="seed of the sampler")
     split: str = Field("validation", description="of an embedded world: validation; the test split is refused")
     benchmarks: str | None = Field(

@@ -259,7 +259,7 @@ def _search_result(experiment: Experiment, searched: Searched) -> SearchResult:
         settings=searched.tried,
         chosen=dict(best.settings) if best else None,
         value=best.value if best else None,
-        trials=[{"settings": dict(trial.settings), "value": trial.value} for trial in searched.trials],
+        trials=[trial.shown for trial in searched.trials],
     )
 
 

@@ -34,7 +34,7 @@ class TrialFile(Record):
 
     label: AnyText = Field(description="of the arm, with the trial's number")
     settings: dict[str, Any] = Field(description="by dotted key")
-    value: Number = Field(description="objective, mean over the search's seeds")
+    value: Number = Field(description="objective, mean over the round's seeds")
 
 
 class RoundFile(Record):
@@ -53,7 +53,9 @@ class SearchResult(Record):
     settings: int = Field(description="number of different settings that were tried")
     chosen: dict[str, Any] | None = Field(description="by dotted key; null if every trial failed")
     value: Number | None = Field(description="objective of the chosen settings")
-    trials: list[dict[str, Any]] = Field(description="settings and value of each, in order")
+    trials: list[dict[str, Any]] = Field(
+        description="settings and value of each, in order, and the seeds that it is the mean of"
+    )
 
 
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]

@@ -34,10 +34,10 @@ class Opened:
     unsearched: Plan
 
     def remaining(self) -> Iterator[tuple[Experiment, Plan, Sequence[tuple[Step, StepRecord]]]]:
-        """What the experiment consists of, for a prediction: the round of its searches, and its own steps, as many as they will be."""
-        if self.searches.trials:
-            yield *self.searches.trials, self.searches.round
-        steps = self.unsearched if self.searches.trials else self.plan
+        """What the experiment consists of, for a prediction: the rounds of its searches, and its own steps, as many as they will be."""
+        for tried in self.searches.rounds:
+            yield tried.experiment, tried.steps, tried.rows
+        steps = self.unsearched if self.searches.rounds else self.plan
         yield self.experiment, steps, self.folder.table(steps)
 
 

@@ -7,48 +7,26 @@ it was, with the same trials.
 from __future__ import annotations
 
 import json
-import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from harness.analysis.leaderboard.board import scale
-from harness.analysis.scored import scored
 from harness.analysis.text_table import TextTable
 from harness.core.config import merged
 from harness.core.errors import BadInputError
-from harness.core.files import sha256_json, write_json
-from harness.core.reading import read_json
-from harness.core.record import check
+from harness.core.files import sha256_json
 from harness.experiments.arms import Arm
-from harness.experiments.execute import run_steps
-from harness.experiments.graph import Plan, model_of, plan, settings_of
-from harness.experiments.keys import Range, dotted, grouped
-from harness.experiments.records import RoundFile
-from harness.experiments.samplers import Sampler, sampler_of
-from harness.experiments.search_rules import Objective, searched_arms, trial_spec
+from harness.experiments.graph import model_of, settings_of
+from harness.experiments.keys import Range, SearchSpec, dotted, grouped
+from harness.experiments.samplers import sampler_of
+from harness.experiments.search_rules import Objective, going_on, searched_arms
 from harness.experiments.spec import Experiment
 from harness.experiments.state import ExperimentFolder, StepRecord
-from harness.experiments.step import RUNS, Step
+from harness.experiments.step import Step
+from harness.experiments.trials import Round, Trial
 from harness.experiments.workers import Workers
-from harness.runs.folders import open_run
-
-logger = logging.getLogger(__name__)
-
-FOLDER, VALUES = "search", "values.json"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Settings that were tried, and the objective: the mean over the search's seeds; None with the reason if a run failed."""
-
-    settings: Mapping[str, Any]
-    value: float | None
-    reason: str = ""
 
 
 @dataclass
@@ -58,7 +36,9 @@ class Searched:
     Attributes:
         arm: the arm, without what the search chooses.
         default: its own settings of the searched keys, if they are among those to try.
-        trials: so far.
+        trials: so far; of settings that are still being tried with further seeds, none.
+        maximise: whether a larger objective is better.
+        seeds: number of seeds that the best settings are tried with.
         finished: whether the budget is spent.
     """
 
@@ -66,6 +46,7 @@ class Searched:
     default: Mapping[str, Any] | None
     trials: list[Trial]
     maximise: bool
+    seeds: int
     finished: bool = False
 
     @property
@@ -75,10 +56,9 @@ class Searched:
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the best objective, of equal ones the first; None if there is none."""
-        trials = [trial for trial in self.trials if trial.value is not None]
-        sign = -1 if self.maximise else 1
-        return min(trials, key=lambda trial: sign * (trial.value or 0.0), default=None)
+        """The trial with the best objective of those with all seeds, of equal ones the first; None if there is none."""
+        trials = [trial for trial in self.trials if trial.value is not None and len(trial.seeds) == self.seeds]
+        return min(trials, key=lambda trial: _loss(trial, self.maximise), default=None)
 
     @property
     def chosen(self) -> Arm | None:
@@ -90,17 +70,23 @@ class Searched:
 
 @dataclass(frozen=True)
 class Searches:
-    """The searches of an experiment, and if the present round is not done, its steps, and its trials as an experiment with their plan."""
+    """The searches of an experiment.
+
+    Attributes:
+        searched: the arms.
+        rounds: if the searches have not ended: the present round, and those that are known to follow it. Which settings go on to them
+            with `halving` is not known yet; the first ones stand for them.
+        adaptive: whether the settings of later rounds depend on this one, and even their number is not known here.
+    """
 
     searched: Sequence[Searched]
-    round: Sequence[tuple[Step, StepRecord]] = ()
-    trials: tuple[Experiment, Plan] | None = None
+    rounds: Sequence[Round] = ()
+    adaptive: bool = False
 
     @property
-    def adaptive(self) -> bool:
-        """Whether later rounds depend on this one, so that they are not known yet."""
-        about = self.trials[0].spec.search if self.trials else None
-        return about is not None and about.sampler == "tpe"
+    def round(self) -> Sequence[tuple[Step, StepRecord]]:
+        """The steps of the present round; none if the searches have ended."""
+        return self.rounds[0].rows if self.rounds else ()
 
     def resolved(self, experiment: Experiment) -> Experiment:
         """The experiment with the chosen settings; arms without any are left out."""
@@ -131,14 +117,15 @@ def search(experiment: Experiment, results: Path, folder: ExperimentFolder, work
         folder: of the experiment; each round of trials has a folder below it.
         workers: run the steps; None: nothing is run.
     """
-    if experiment.spec.search is None:
+    about = experiment.spec.search
+    if about is None:
         return Searches([])
     objective = Objective.of(experiment)
     entries, samplers = [], []
     for arm in searched_arms(experiment):
         default = _own(experiment, arm)
-        entries.append(Searched(arm, default, [], objective.maximise))
-        samplers.append(sampler_of(experiment.spec.search, arm.space, default, maximise=objective.maximise))
+        entries.append(Searched(arm, default, [], objective.maximise, len(about.seeds)))
+        samplers.append(sampler_of(about, arm.space, default, maximise=objective.maximise))
     number = 0
     while True:
         asked = [sampler.ask() for sampler in samplers]
@@ -146,36 +133,96 @@ def search(experiment: Experiment, results: Path, folder: ExperimentFolder, work
             entry.finished = not settings
         if not any(asked):
             return Searches(entries)
-        arms = [
-            [_tried(entry.arm, settings, len(entry.trials) + place) for place, settings in enumerate(of_arm)]
-            for entry, of_arm in zip(entries, asked, strict=True)
-        ]
-        trials = replace(
-            experiment, spec=trial_spec(experiment, objective), arms=[arm for of_arm in arms for arm in of_arm]
+        batches = [_Batch.of(entry, settings) for entry, settings in zip(entries, asked, strict=True)]
+        parts = _parts(about)
+        for place, seeds in enumerate(parts):
+            of_part = [arm for batch in batches for arm in batch.arms]
+            tried = Round.of(experiment, objective, of_part, seeds, folder, number)
+            values = tried.values(workers)
+            if values is None:
+                later = _later(experiment, objective, batches, parts[place + 1 :], folder, number)
+                return Searches(entries, [tried, *later], about.sampler == "tpe")
+            for batch in batches:
+                batch.add(values, is_last=place == len(parts) - 1)
+            number += 1
+        for sampler, batch in zip(samplers, batches, strict=True):
+            if batch.trials:
+                sampler.tell([batch.trials[label].value for label in batch.trials])
+
+
+def _parts(about: SearchSpec) -> list[list[int]]:
+    """The seeds that trials are run with one after another; without `halving`, all at once."""
+    return [[seed] for seed in about.seeds] if about.halving else [about.seeds]
+
+
+@dataclass
+class _Batch:
+    """Trials of one arm that its sampler asked for at once.
+
+    Attributes:
+        entry: the arm's search.
+        arms: those that are tried with the next seeds.
+        trials: by their labels, so far.
+        before: the arm's earlier trials.
+    """
+
+    entry: Searched
+    arms: Sequence[Arm]
+    trials: dict[str, Trial]
+    before: Sequence[Trial]
+
+    @classmethod
+    def of(cls, entry: Searched, asked: Sequence[Mapping[str, Any]]) -> _Batch:
+        before = tuple(entry.trials)
+        return cls(
+            entry,
+            [_tried(entry.arm, settings, len(before) + place) for place, settings in enumerate(asked)],
+            {},
+            before,
         )
-        steps = plan(trials, results, many=True)
-        round_folder = ExperimentFolder(folder.path / FOLDER / f"{number:03d}", results)
-        rows = round_folder.table(steps)
-        values = _kept(round_folder, steps)
-        if values is None and workers is None and any(record.state != "done" for _, record in rows):
-            return Searches(entries, rows, (trials, steps))
-        if values is None:
-            failed = run_steps(steps, round_folder, workers) if workers is not None else {}
-            values = _measured(objective, trials.arms, steps, results, failed)
-            if workers is not None:  # who only looks writes nothing
-                _keep(round_folder, steps, values)
-        _tell(entries, samplers, arms, values)
-        number += 1
+
+    def add(self, values: Mapping[str, Trial], *, is_last: bool) -> None:
+        """Add what the trials gave with further seeds; before the last ones, only the better half goes on."""
+        for arm in self.arms:
+            self.trials[arm.label] = (
+                self.trials[arm.label].and_then(values[arm.label]) if arm.label in self.trials else values[arm.label]
+            )
+        if is_last:
+            self.arms = []
+        else:
+            known = [arm for arm in self.arms if self.trials[arm.label].value is not None]
+            best = sorted(known, key=lambda arm: _loss(self.trials[arm.label], self.entry.maximise))
+            labels = {arm.label for arm in best[: going_on(len(self.arms))]}
+            self.arms = [arm for arm in known if arm.label in labels]
+        under_way = {arm.label for arm in self.arms}
+        self.entry.trials = [
+            *self.before,
+            *(trial for label, trial in self.trials.items() if label not in under_way),
+        ]
 
 
-def _tell(
-    entries: Sequence[Searched], samplers: Sequence[Sampler], arms: Sequence[Sequence[Arm]], values: Mapping[str, Trial]
-) -> None:
-    for entry, sampler, of_arm in zip(entries, samplers, arms, strict=True):
-        told = [values[arm.label] for arm in of_arm]
-        if told:
-            entry.trials += told
-            sampler.tell([trial.value for trial in told])
+def _loss(trial: Trial, maximise: bool) -> float:
+    """The objective of a trial that has a value, as a number of which a smaller one is better."""
+    value = trial.value or 0.0
+    return -value if maximise else value
+
+
+def _later(
+    experiment: Experiment,
+    objective: Objective,
+    batches: Sequence[_Batch],
+    parts: Sequence[Sequence[int]],
+    folder: ExperimentFolder,
+    number: int,
+) -> list[Round]:
+    """The rounds with the further seeds of `halving`, for a prediction; the first settings stand for those that will go on."""
+    rounds = []
+    arms = [batch.arms for batch in batches]
+    for place, seeds in enumerate(parts, 1):
+        arms = [of_arm[: going_on(len(of_arm))] for of_arm in arms]
+        of_part = [arm for of_arm in arms for arm in of_arm]
+        rounds.append(Round.of(experiment, objective, of_part, seeds, folder, number + place))
+    return rounds
 
 
 def _own(experiment: Experiment, arm: Arm) -> dict[str, Any] | None:
@@ -208,63 +255,6 @@ def _tried(arm: Arm, settings: Mapping[str, Any], number: int) -> Arm:
     )
 
 
-def _measured(
-    objective: Objective, arms: Sequence[Arm], steps: Plan, results: Path, failed: Mapping[str, str]
-) -> dict[str, Trial]:
-    """By the trial's label: the objective's mean over the seeds, from the runs' scores."""
-    reasons = list(failed.values())
-    trials = {}
-    for arm in arms:
-        values = []
-        for seed in steps.worlds:
-            values.append(_value(objective, results / RUNS / steps.labels[arm.label, seed], steps.data))
-        known = [value for value in values if value is not None and math.isfinite(value)]
-        if len(known) == len(values):
-            trials[arm.label] = Trial(arm.assigned, float(np.mean(known)))
-        else:
-            reason = reasons[0] if reasons else f"{objective.metric} is undefined"
-            trials[arm.label] = Trial(arm.assigned, None, reason)
-            logger.warning(f"{arm.label}: {reason}")
-    return trials
-
-
-def _value(objective: Objective, path: Path, data: frozenset[str]) -> float | None:
-    run = open_run(path)
-    if run.manifest is None:
-        return None
-    for score in scored(run)[0]:
-        if score.record.suite == objective.suite and score.record.data in data:
-            metric = score.record.metrics.get(objective.metric)
-            return metric.value if metric else None
-    return None
-
-
-def _identity(steps: Plan) -> str:
-    """Hash of what was measured; making a world measures nothing."""
-    return sha256_json([step.key for step in steps.steps if step.kind != "world"])
-
-
-def _kept(folder: ExperimentFolder, steps: Plan) -> dict[str, Trial] | None:
-    """The values of a round that ended, which later scores of the same runs do not change; None if its steps are others."""
-    path = folder.path / VALUES
-    if not path.exists():
-        return None
-    record = check(RoundFile, read_json(path, "values of a search"), "values of a search", path)
-    if record.steps != _identity(steps):
-        return None
-    return {entry.label: Trial(entry.settings, entry.value) for entry in record.trials}
-
-
-def _keep(folder: ExperimentFolder, steps: Plan, values: Mapping[str, Trial]) -> None:
-    """Keep a round's values, unless a trial failed: the next command tries it again."""
-    if any(trial.value is None for trial in values.values()):
-        return
-    trials = [
-        {"label": label, "settings": dict(entry.settings), "value": entry.value} for label, entry in values.items()
-    ]
-    write_json(folder.path / VALUES, {"steps": _identity(steps), "trials": trials})
-
-
 def search_tables(experiment: Experiment, searches: Searches) -> list[TextTable]:
     """For the page: how many settings each arm had, what was chosen, and what its own settings gave."""
     about = experiment.spec.search
@@ -272,18 +262,27 @@ def search_tables(experiment: Experiment, searches: Searches) -> list[TextTable]
         return []
     factor, digits = scale(Objective.of(experiment).unit)
 
-    def shown(value: float | None) -> str:
-        return "–" if value is None else f"{factor * value:.{digits}f}"
+    def shown(trial: Trial | None) -> str:
+        if trial is None or trial.value is None:
+            return "–"
+        left_out = len(trial.seeds) < len(about.seeds)
+        only = f" (seed{'s' * (len(trial.seeds) > 1)} {', '.join(map(str, trial.seeds))} only)" if left_out else ""
+        return f"{factor * trial.value:.{digits}f}{only}"
 
     rows = []
     for entry in searches.searched:
-        default = next((trial.value for trial in entry.trials if dict(trial.settings) == entry.default), None)
+        default = next((trial for trial in entry.trials if dict(trial.settings) == entry.default), None)
         best = entry.best
         settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in best.settings.items()) if best else "–"
-        rows.append((entry.arm.label, str(entry.tried), settings, shown(best.value if best else None), shown(default)))
+        rows.append((entry.arm.label, str(entry.tried), settings, shown(best), shown(default)))
     data = about.benchmarks or f"the {about.split} split"
     seeds = ", ".join(map(str, about.seeds))
     title = f"Settings chosen by {about.objective} on {data}, seeds {seeds}; sampler {about.sampler}, seed {about.seed}"
+    title += (
+        "; after each seed but the last, the better half of an arm's settings went on (at least two)"
+        if about.halving
+        else ""
+    )
     heads = ("arm", "settings tried", "chosen", about.objective, "with its own settings")
     note = (
         "means over the seeds of the search; none of these scores is on this page's leaderboard; own: from file, recipe or method; "

@@ -69,6 +69,21 @@ def searched_arms(experiment: Experiment) -> list[Arm]:
     return [arm for arm in experiment.arms if arm.space and arm.whole is None]
 
 
+def going_on(tried: int) -> int:
+    """With `halving`, how many of an arm's settings are tried with the next seed: the better half, and two at least, so that the choice
+    is between settings that were tried with every seed."""
+    return min(tried, max(2, (tried + 1) // 2))
+
+
+def trials_of(settings: int, search: SearchSpec) -> int:
+    """Number of trainings of an arm's search, over all seeds."""
+    count = 0
+    for _ in search.seeds:
+        count += settings
+        settings = going_on(settings) if search.halving else settings
+    return count
+
+
 def trial_spec(experiment: Experiment, objective: Objective) -> ExperimentSpec:
     """The experiment of which the trials are arms: the objective's suite on the search's data."""
     spec = experiment.spec
@@ -121,7 +136,19 @@ def check_search(experiment: Experiment, *, many: bool = False) -> None:
     if len(set(search.seeds)) < len(search.seeds):
         raise BadInputError("a seed appears twice", where=experiment.where("search", "seeds"))
     _check_data(experiment, search)
-    runs = sum(_check_budget(experiment, search, arm) for arm in arms) * len(search.seeds)
+    if search.halving and search.sampler == "tpe":
+        raise BadInputError(
+            "halving compares settings that are tried side by side, and the sampler tpe tries one after another",
+            where=experiment.where("search", "halving"),
+            remedy="sampler: random or grid, or halving: false",
+        )
+    if search.halving and len(search.seeds) < 2:
+        raise BadInputError(
+            "halving is done after each seed of the search but the last, and it has only one",
+            where=experiment.where("search", "halving"),
+            remedy="search: {seeds: [0, 1, 2]}, or halving: false",
+        )
+    runs = sum(trials_of(_check_budget(experiment, search, arm), search) for arm in arms)
     if runs > MOST_RUNS and not many:
         where = experiment.where("search")
         raise BadInputError(f"the search has {runs:,} runs", where=where, remedy="to confirm, add --yes")

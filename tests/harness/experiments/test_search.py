@@ -163,6 +163,56 @@ def test_an_interrupted_search_goes_on_with_the_same_trials(sampler: str, tmp_pa
     assert trials(tmp_path, "third") != trials(tmp_path)
 
 
+HALVED: dict[str, Any] = {
+    "arms": {"dpo": {"method": "dpo", "search": {"method.beta": [1, 3, 7, 9, 30]}}},
+    "search": {"objective": "chair_s", "sampler": "grid", "seeds": [0, 1, 2], "halving": True},
+}
+
+
+@pytest.mark.claims("experiment.search.halving")
+def test_halving_tries_the_better_half_with_each_further_seed(tmp_path: Path) -> None:
+    before = opened(tmp_path, **HALVED)
+    aligned = [[step.kind for step in tried.steps.steps].count("align") for tried in before.searches.rounds]
+    assert aligned == [5, 3, 2], "for a prediction, the first settings stand for those that will go on"
+    assert sum(step.kind == "align" for step, _ in before.searches.round) == 5
+    assert by_kind([before], {})["align"]["steps"] == 5 + 3 + 2 + 1
+
+    work = Pretended(
+        ends_after=5 + 2 + 2
+    )  # five trials and their evaluations with seed 0, and two alignments with seed 1
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(opened(tmp_path, **HALVED), work)
+    between = opened(tmp_path, **HALVED).searches
+    assert [trial.settings["method.beta"] for trial in between.searched[0].trials] == [1, 30], (
+        "the others are under way"
+    )
+    assert between.searched[0].best is None and between.searched[0].chosen is None
+    rest = Pretended()
+    assert run_experiment(opened(tmp_path, **HALVED), rest)[1] is None
+    [tried] = trials(tmp_path)
+    seeds = {trial["settings"]["method.beta"]: trial["seeds"] for trial in tried}
+    assert seeds == {1: [0], 3: [0, 1], 7: [0, 1, 2], 9: [0, 1, 2], 30: [0]}
+    assert [trial["value"] for trial in tried if len(trial["seeds"]) == 3] == pytest.approx([3 / 40, 1 / 40])
+    chosen = [command for command in rest.commands if command[0] == "align"][-1]
+    assert "method.beta=9" in chosen and given(chosen, "--model") == "pocket:6"
+    page = (tmp_path / "results/a/index.md").read_text()
+    assert "| dpo | 5 | method.beta=9 | 2.5 | 17.5 (seeds 0, 1 only) |" in page
+    assert "after each seed but the last, the better half of an arm's settings went on" in page
+    assert run_experiment(opened(tmp_path, **HALVED), Pretended(ends_after=0))[1] is None and trials(tmp_path) == [
+        tried
+    ]
+
+
+def test_a_failed_trial_does_not_go_on(tmp_path: Path) -> None:
+    """It is tried again by the next command, and with it what depends on it."""
+    assert run_experiment(opened(tmp_path, **HALVED), Pretended(breaks="9"))[1] is None
+    [tried] = trials(tmp_path)
+    got = {trial["settings"]["method.beta"]: (trial["value"] is None, trial["seeds"]) for trial in tried}
+    assert got == {1: (False, [0, 1]), 3: (False, [0, 1, 2]), 7: (False, [0, 1, 2]), 9: (True, [0]), 30: (False, [0])}
+    assert run_experiment(opened(tmp_path, **HALVED), Pretended())[1] is None
+    assert {trial["settings"]["method.beta"]: trial["seeds"] for trial in trials(tmp_path)[0]}[9] == [0, 1, 2]
+
+
 def test_a_value_is_kept_when_the_run_is_scored_again(tmp_path: Path) -> None:
     """Another experiment that shares the run may score it on more questions; then TPE would ask for other settings."""
     run_experiment(opened(tmp_path), Pretended())
@@ -328,6 +378,8 @@ ARM = "arms:\n  a: {method: dpo, search: {method.beta: [1, 2]}}\n"
         (f"{ARM}search:\n  runs: 3\n  objective: mean_length\n", 9, "computes a metric 'mean_length'"),
         (f"{ARM}search:\n  runs: 3\n  seeds: [1, 1]\n  objective: chair_s\n", 9, "a seed appears twice"),
         (f"{ARM}search: {{objective: chair_s, runs: 600, seeds: [0, 1]}}\n", 7, "has 1,200 runs"),
+        (f"{ARM}search:\n  objective: chair_s\n  runs: 3\n  halving: true\n", 10, "the sampler tpe tries one after another"),
+        (f"{ARM}search:\n  objective: chair_s\n  sampler: grid\n  halving: true\n", 10, "it has only one"),
         (f"{ARM}search: {{objective: chair_s, runs: 1, sampler: grid}}\n", 6, "has 2 settings, and the budget is 1"),
         (ARM, 6, "the experiment has no search"),
         ("arms: {a: {method: dpo}}\nsearch: {objective: chair_s, runs: 3}\n", 6, "no arm says which settings"),
@@ -363,7 +415,9 @@ def test_status_and_the_commands_of_a_round(tmp_path: Path, monkeypatch: pytest.
     assert code == 0 and len(out.splitlines()) == 4 and "one round of the search" in said
     code, out, _ = run_here(["experiment", "a.yaml", "--results", "results", "--status", "--json"])
     [found] = json.loads(out)["searches"]
-    assert not found["finished"] and found["trials"] == [{"settings": {"method.beta": 3.0}, "value": 0.175}]
+    assert not found["finished"] and found["trials"] == [
+        {"settings": {"method.beta": 3.0}, "value": 0.175, "seeds": [0, 1]}
+    ]
 
 
 @pytest.mark.slow

@@ -1,0 +1,170 @@
+"""Trials of a search: the rounds in which they are run, and what they gave."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.scored import scored
+from harness.core.files import sha256_json, write_json
+from harness.core.reading import read_json
+from harness.core.record import check
+from harness.experiments.arms import Arm
+from harness.experiments.execute import run_steps
+from harness.experiments.graph import Plan, plan
+from harness.experiments.records import RoundFile
+from harness.experiments.search_rules import Objective, trial_spec
+from harness.experiments.spec import Experiment
+from harness.experiments.state import ExperimentFolder, StepRecord
+from harness.experiments.step import RUNS, Step
+from harness.experiments.workers import Workers
+from harness.runs.folders import open_run
+
+logger = logging.getLogger(__name__)
+
+FOLDER, VALUES = "search", "values.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings that were tried.
+
+    Attributes:
+        settings: by dotted key.
+        value: the objective, its mean over `seeds`; None if it failed with one of them.
+        seeds: of the search, that it was tried with.
+        reason: why there is no value.
+    """
+
+    settings: Mapping[str, Any]
+    value: float | None
+    seeds: Sequence[int] = ()
+    reason: str = ""
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """For files and for JSON."""
+        return {"settings": dict(self.settings), "value": self.value, "seeds": list(self.seeds)}
+
+    def and_then(self, later: Trial) -> Trial:
+        """This trial with what the same settings gave with other seeds."""
+        if self.value is None or later.value is None:
+            return replace(later, value=None, seeds=(*self.seeds, *later.seeds))
+        total = self.value * len(self.seeds) + later.value * len(later.seeds)
+        seeds = (*self.seeds, *later.seeds)
+        return replace(later, value=total / len(seeds), seeds=seeds)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Trials that are run side by side, as arms of an experiment on the search's data, in a folder of their own."""
+
+    experiment: Experiment
+    steps: Plan
+    folder: ExperimentFolder
+    objective: Objective
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        objective: Objective,
+        arms: Sequence[Arm],
+        seeds: Sequence[int],
+        folder: ExperimentFolder,
+        number: int,
+    ) -> Round:
+        """A round that may have been run before.
+
+        Args:
+            experiment: whose settings are searched.
+            objective: what decides.
+            arms: the trials.
+            seeds: of the search, that they are tried with.
+            folder: of the experiment.
+            number: of the round, from 0.
+        """
+        spec = trial_spec(experiment, objective).model_copy(update={"seeds": list(seeds)})
+        trials = replace(experiment, spec=spec, arms=arms)
+        return cls(
+            trials,
+            plan(trials, folder.results, many=True),
+            ExperimentFolder(folder.path / FOLDER / f"{number:03d}", folder.results),
+            objective,
+        )
+
+    @property
+    def rows(self) -> Sequence[tuple[Step, StepRecord]]:
+        """Its steps with their state."""
+        return self.folder.table(self.steps)
+
+    def values(self, workers: Workers | None) -> dict[str, Trial] | None:
+        """By the trials' labels, what they gave; None if some are not done and there are no workers to do them."""
+        kept = self._kept()
+        if kept is not None:
+            return kept
+        if workers is None:  # who only looks writes nothing
+            return self._measured({}) if all(record.state == "done" for _, record in self.rows) else None
+        values = self._measured(run_steps(self.steps, self.folder, workers))
+        self._keep(values)
+        return values
+
+    @property
+    def _seeds(self) -> tuple[int, ...]:
+        return tuple(self.experiment.spec.seeds)
+
+    def _measured(self, failed: Mapping[str, str]) -> dict[str, Trial]:
+        """The objective's mean over the seeds, from the runs' scores."""
+        reasons = list(failed.values())
+        trials = {}
+        for arm in self.experiment.arms:
+            values = [self._value(self.steps.labels[arm.label, seed]) for seed in self.steps.worlds]
+            known = [value for value in values if value is not None and math.isfinite(value)]
+            if len(known) == len(values):
+                trials[arm.label] = Trial(arm.assigned, math.fsum(known) / len(known), self._seeds)
+            else:
+                reason = reasons[0] if reasons else f"{self.objective.metric} is undefined"
+                trials[arm.label] = Trial(arm.assigned, None, self._seeds, reason)
+                logger.warning(f"{arm.label}: {reason}")
+        return trials
+
+    def _value(self, name: str) -> float | None:
+        run = open_run(self._results / RUNS / name)
+        if run.manifest is None:
+            return None
+        for score in scored(run)[0]:
+            if score.record.suite == self.objective.suite and score.record.data in self.steps.data:
+                metric = score.record.metrics.get(self.objective.metric)
+                return metric.value if metric else None
+        return None
+
+    @property
+    def _results(self) -> Path:
+        return self.folder.results
+
+    def _identity(self) -> str:
+        """Hash of what was measured; making a world measures nothing."""
+        return sha256_json([step.key for step in self.steps.steps if step.kind != "world"])
+
+    def _kept(self) -> dict[str, Trial] | None:
+        """The values of a round that ended, which later scores of the same runs do not change; None if its steps are others."""
+        path = self.folder.path / VALUES
+        if not path.exists():
+            return None
+        record = check(RoundFile, read_json(path, "values of a search"), "values of a search", path)
+        if record.steps != self._identity():
+            return None
+        return {entry.label: Trial(entry.settings, entry.value, self._seeds) for entry in record.trials}
+
+    def _keep(self, values: Mapping[str, Trial]) -> None:
+        """Keep a round's values, unless a trial failed: the next command tries it again."""
+        if any(trial.value is None for trial in values.values()):
+            return
+        trials = [
+            {"label": label, "settings": dict(entry.settings), "value": entry.value} for label, entry in values.items()
+        ]
+        write_json(self.folder.path / VALUES, {"steps": self._identity(), "trials": trials})
