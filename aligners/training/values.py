@@ -65,7 +65,7 @@ def reference_of(session: Session, stage: Stage, trained: str) -> Reference | No
     Args:
         session: its model is the reference at this time.
         stage: the stage of the examples.
-        trained: a hash of the training so far; "start" before any training.
+        trained: a hash of the trained weights and of the training that made them; "start" before any training.
     """
     if not session.aligner.uses_reference:
         return None
@@ -127,8 +127,9 @@ def _stored(
         "config": _configured(session.policy.plain.config),
         "template": template_hash(session.processor),
         "bfloat16": session.bfloat16,
-        # Quantised weights have other values.
-        **({"base_held": session.base_held} if session.train_settings.tuning == "qlora" else {}),
+        # Quantised weights have other values. In bfloat16, adapters are on weights and residual stream in bfloat16, while full tuning
+        # has them in float32; in float32 both compute the same.
+        **({"base_held": session.base_held} if session.bfloat16 or session.train_settings.tuning == "qlora" else {}),
     }
     keep = session.train_settings.savings.reference_cache
     store = ValueStore(session.job.cache, key, keep)

@@ -137,6 +137,11 @@ def test_reference_values_are_shared_by_methods_and_sweeps(base: Path, pairs: Pa
     assert run("dpo", DPO()) == ["from disk"]
     assert run("sweep", DPO(DPO.Settings(beta=1.0)), learning_rate=1e-4) == ["from disk"]
     assert run("off", DPO(), savings={"reference_cache": False}) == ["computed"]
+    assert run("full", DPO(), tuning="full") == ["from disk"]
+    # In bfloat16, adapters are on rounded weights, and full tuning rounds in the step only: their values differ.
+    assert run("lora in bfloat16", DPO(), precision="bfloat16") == ["computed"]
+    assert run("full in bfloat16", DPO(), precision="bfloat16", tuning="full") == ["computed"]
+    assert run("again in bfloat16", DPO(), precision="bfloat16") == ["from disk"]
 
 
 class InTwo(DPO):
