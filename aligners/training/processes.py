@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from harness.core.errors import BadInputError
 from harness.core.packages import need_package
@@ -15,6 +15,8 @@ from harness.models import devices
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+V = TypeVar("V")
 
 CONFIGURATION = "harness launch --sharding fsdp (docs/training.md)"
 _PATIENCE = timedelta(days=7)
@@ -92,6 +94,21 @@ def say_what_is_gathered_together(model: Any, layer: Any) -> None:
         os.environ["FSDP_AUTO_WRAP_POLICY"] = "NO_WRAP"
     elif is_sharded():
         os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", type(layer).__name__)
+
+
+def from_first(process: Any, value: Callable[[], V]) -> V:
+    """A value that the first process computes for all; every process must call it.
+
+    Args:
+        process: accelerate's state of this process.
+        value: computes it; called in the first process only.
+    """
+    if process.num_processes == 1:
+        return value()
+    from accelerate.utils import broadcast_object_list
+
+    [result] = broadcast_object_list([value() if process.is_main_process else None])
+    return cast("V", result)
 
 
 def whole(values: Mapping[str, Any], first: bool) -> dict[str, Tensor]:

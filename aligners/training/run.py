@@ -14,7 +14,7 @@ from aligners.contract import check_method, prepared, stages_of
 from aligners.preferences import Dropped
 from aligners.preferences.read import local_path
 from aligners.training.adapters import check_model
-from aligners.training.checkpoint import FINISHED, export, load_finished, save_finished
+from aligners.training.checkpoint import FINISHED, export, finished_hash, load_finished, save_finished
 from aligners.training.checks.canary import check_trainer
 from aligners.training.held_out import HeldOut, held_out_pairs
 from aligners.training.job import AlignJob, AlignResult
@@ -22,7 +22,7 @@ from aligners.training.loop import run_stage
 from aligners.training.memory.footprint import architecture
 from aligners.training.memory.step import remember
 from aligners.training.planning.room import room_of_stages, still_to_write
-from aligners.training.processes import is_deepspeed, shares_out, this_process
+from aligners.training.processes import from_first, is_deepspeed, shares_out, this_process
 from aligners.training.reference import Reference, content_print
 from aligners.training.resume import restore_finished
 from aligners.training.session import Session, preferences_of
@@ -141,7 +141,7 @@ def train_stages(
     initial = {stage.name: reference_of(session, stage, "start") for stage in stages if stage.reference == "initial"}
     rows: list[StageRow] = []
     trained = "start"
-    for folder, stage in zip(_folders(job, stages), stages, strict=True):
+    for number, (folder, stage) in enumerate(zip(_folders(job, stages), stages, strict=True), 1):
         row = load_finished(session.policy.model, folder)
         if row is not None:
             restore_finished(session.aligner, row, folder)
@@ -155,7 +155,7 @@ def train_stages(
                     job.stage_done(folder, _summary(session, facts, [*rows, row], held_out))
             save_finished(session.policy.model, folder, process.is_main_process, row)
         rows.append(row)
-        trained = _trained_on(session, stage, trained)
+        trained = _trained_on(session, stage, trained, folder, hashed=_is_reference(session.aligner, stages[number:]))
     return _summary(session, facts, rows, held_out)
 
 
@@ -177,10 +177,27 @@ def _train_stage(
     )
 
 
-def _trained_on(session: Session, stage: Stage, trained: str) -> str:
-    """A hash of everything that determines the model after a stage: the hash before it, the settings, and the training data."""
+def _is_reference(aligner: Aligner, later: Sequence[Stage]) -> bool:
+    """Whether the model that a stage trained is the reference of the next one, so that its values are looked up in the cache."""
+    return aligner.uses_reference and bool(later) and later[0].reference == "previous"
+
+
+def _trained_on(session: Session, stage: Stage, trained: str, folder: Path, *, hashed: bool) -> str:
+    """A hash of the model after a stage: of the hash before it, the settings and the training data; and of the weights themselves.
+
+    Settings and data do not determine weights: a plugin's code, another version or another GPU changes them, too.
+
+    Args:
+        session: the alignment.
+        stage: a finished stage.
+        trained: the hash before it; "start" before the first.
+        folder: the stage's folder, with its trained weights.
+        hashed: whether the weights are hashed. Full weights of 7 B take half a minute, so those that are no reference are not.
+    """
+    weights = [from_first(session.process, lambda: finished_hash(folder))] if hashed else []
     return sha256_json(
         [
+            *weights,
             trained,
             stage.name,
             stage.reference,
