@@ -17,6 +17,7 @@ from aligners.training.adapters import check_model
 from aligners.training.checkpoint import FINISHED, export, finished_hash, load_finished, save_finished
 from aligners.training.checks.canary import check_trainer
 from aligners.training.held_out import HeldOut, held_out_pairs
+from aligners.training.inputs import check_inputs, inputs_of
 from aligners.training.job import AlignJob, AlignResult
 from aligners.training.loop import run_stage
 from aligners.training.memory.footprint import architecture
@@ -61,6 +62,8 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
     process = this_process()
     with process.main_process_first():  # the other processes read the results from the cache
         data = preferences_of(job, aligner)
+        inputs = inputs_of(aligner, job, data.fingerprint)
+        check_inputs(aligner, job, inputs)  # before images are made
         context = PrepareContext(job.cache, job.train.seed, output=job.output if process.is_main_process else None)
         examples = prepared(aligner, data.examples, context)
         pairs = held_out_pairs(job, data.examples)
@@ -82,7 +85,7 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
     )
     facts = RunFacts(about, context.notes, check_trainer(session, examples) if job.canary else None)
     if process.is_main_process:
-        remember(session.step, job.output)
+        remember(session.step, job.output, inputs)
     stages = stages_of(aligner, examples, StartingModel(session))
     if process.is_main_process:
         room = room_of_stages(architecture(job.model, job.train), job.train, stages)

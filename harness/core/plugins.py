@@ -242,7 +242,7 @@ def attributed() -> Iterator[None]:
 
 def is_plugin(made: Any) -> bool:
     """Whether an object's class, or a class, belongs to a plugin."""
-    return _defined(made if isinstance(made, type) else type(made)) is not None
+    return plugin_of(made if isinstance(made, type) else type(made)) is not None
 
 
 def wrong(made: Any, method: str, got: str, expected: str) -> Exception:
@@ -259,7 +259,7 @@ def wrong(made: Any, method: str, got: str, expected: str) -> Exception:
     """
     kind = made if isinstance(made, type) else type(made)
     said = f"{kind.__qualname__}.{method} returned {got}; expected: {expected}"
-    entry = _defined(kind)
+    entry = plugin_of(kind)
     if entry is None:
         return TypeError(said)
     return PluginError(f"{entry}: {said}", where=_place(kind, method), remedy=REMEDY)
@@ -270,8 +270,8 @@ def mistake_in(kind: Any, entry: Entry, problem: str) -> PluginError:
     return PluginError(f"{entry}: {problem}", where=_place(kind, "") or entry.target, remedy=REMEDY)
 
 
-def _defined(kind: type) -> Entry | None:
-    """The entry of the plugin that a class is defined in."""
+def plugin_of(kind: type) -> Entry | None:
+    """The entry of the plugin that a class is defined in; None for our own classes."""
     for one in kind.__mro__:
         file = getattr(sys.modules.get(one.__module__), "__file__", None)
         if file is not None and (entry := entry_of(file, one.__qualname__)):

@@ -11,10 +11,16 @@ from harness.records.balance_file import HeldOutRecord, Margins
 
 
 class StepFile(Record):
-    """`step.json`: how steps are computed; an interrupted run is resumed with the same."""
+    """`step.json`: how steps are computed and from what; an interrupted run is resumed with the same.
+
+    Runs of earlier versions have none of the hashes.
+    """
 
     micro_batch_size: Annotated[int, Field(ge=1)] = Field(description="examples per forward pass")
     gradient_checkpointing: bool = Field(description="whether activations are computed again in the backward pass")
+    data: str | None = Field(None, description="hash of the preference data's contents")
+    model: str | None = Field(None, description="hash of the weights that the training started from")
+    method: str | None = Field(None, description="hash of the method's code, only of a plugin")
 
 
 TEXT, IMAGE = "held_out_text", "held_out_image"

@@ -7,7 +7,7 @@ suffices. The result of a step is the same except for rounding (`TrainSettings.C
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 GPU, RAM = "GPU", "RAM"
 STEP = "step.json"
-"""File in a run's folder with the form of its steps."""
+"""File in a run's folder with the form of its steps, and hashes of what it is trained from."""
 _SPARE = {GPU: 0.1, RAM: 0.2}
 """Fraction of the memory that is left free: the prediction can be a few percent too low, allocators leave gaps, and other programs use a
 machine's memory, too."""
@@ -184,10 +184,12 @@ def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], 
     return replace(found, train=found.train.model_copy(update={"savings": job.train.savings}))
 
 
-def remember(step: StepSize, run: Path) -> None:
-    """Store the form of the steps in a run's folder, for `begun_with`."""
+def remember(step: StepSize, run: Path, inputs: Mapping[str, str]) -> None:
+    """Store the form of the steps in a run's folder, for `begun_with`, and hashes of what is trained from, for `inputs.check_inputs`."""
     again = bool(step.train.gradient_checkpointing)
-    write_json(run / STEP, StepFile(micro_batch_size=step.train.micro, gradient_checkpointing=again).written())
+    write_json(
+        run / STEP, StepFile(micro_batch_size=step.train.micro, gradient_checkpointing=again, **inputs).written()
+    )
 
 
 def begun_with(run: Path) -> tuple[int, bool] | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,9 +18,13 @@ from aligners.dpo import DPO
 from aligners.mfpo import MFPO
 from aligners.training import run as training
 from aligners.training.checkpoint import FINISHED, load_finished, save_finished
+from aligners.training.inputs import check_inputs, inputs_of
 from aligners.training.job import AlignJob
+from aligners.training.memory.step import STEP
+from harness.core import registry
 from harness.core.config import TrainSettings, merged
 from harness.core.errors import BadInputError
+from harness.core.files import write_json
 from harness.records.training_files import StageRow
 from tests.aligners.training.test_cost_only import KilledError, killed_at
 
@@ -106,8 +113,6 @@ def killed(base: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def refused(base: Path, pairs: Path, killed: Path, output: Path, spoil: Callable[[Path], Any], **more: Any) -> str:
     """What is said where a copy of the run is gone on with after its checkpoint was spoiled; the copy stays as it is."""
-    import shutil
-
     shutil.copytree(killed, output)
     checkpoint = output / "stages" / "1-all" / "checkpoint-2"
     spoil(checkpoint)
@@ -171,6 +176,55 @@ STATES: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_a_spoiled_state_is_refused(kind: str, base: Path, pairs: Path, killed: Path, tmp_path: Path) -> None:
     spoil, said = STATES[kind]
     assert said in refused(base, pairs, killed, tmp_path / "run", spoil)
+
+
+@pytest.mark.slow
+def test_other_contents_behind_the_same_names_are_refused(
+    base: Path, pairs: Path, killed: Path, tmp_path: Path
+) -> None:
+    """The order of examples is a permutation of the present ones: some would be trained on twice, others never."""
+    table = pq.read_table(pairs)
+    longer = [f"{question} Why?" for question in table["question"].to_pylist()]
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("question"), "question", [longer]), tmp_path / "d.parquet"
+    )
+    said = refused(base, tmp_path / "d.parquet", killed, tmp_path / "data", lambda folder: None)
+    assert "the preference data" in said and "weights" not in said
+    shutil.copytree(base, tmp_path / "base")
+    changed(lambda values: values[first(values)].mul_(2))(tmp_path / "base" / "model.safetensors")
+    said = refused(tmp_path / "base", pairs, killed, tmp_path / "model", lambda folder: None)
+    assert "the weights of the starting model" in said and "data" not in said
+
+
+PLUGIN = """
+from aligners.dpo import DPO
+
+class Mine(DPO):
+    name, summary, source = "mine", "mine", "this file"
+"""
+
+
+def test_an_edited_plugin_is_refused_and_a_run_of_an_earlier_version_is_not(
+    base: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "")
+    file, resumed = tmp_path / "mine.py", job(base, pairs, tmp_path / "run", resume=True)
+    file.write_text(PLUGIN)
+    inputs = inputs_of(registry.load("aligners", f"{file}:Mine")(), resumed, "of the data")
+    step = {"micro_batch_size": 8, "gradient_checkpointing": False}
+    write_json(tmp_path / "run" / STEP, {**step, **inputs})
+    check_inputs(DPO(), resumed, inputs)
+    file.write_text(
+        PLUGIN + "\n    def loss(self, policy, reference):\n        return super().loss(reference, policy)\n"
+    )
+    edited = registry.load("aligners", f"{file}:Mine")()
+    with pytest.raises(BadInputError, match="changed since: the code of the method 'mine'") as caught:
+        check_inputs(edited, resumed, inputs_of(edited, resumed, "of the data"))
+    assert caught.value.exit_code == 2 and "--overwrite" in str(caught.value.remedy)
+    check_inputs(edited, job(base, pairs, tmp_path / "run"), {})  # not resumed
+    write_json(tmp_path / "run" / STEP, step)
+    check_inputs(edited, resumed, inputs_of(edited, resumed, "of the data"))
 
 
 def test_all_weights_under_other_names_are_refused(base: Path, pairs: Path, tmp_path: Path) -> None:

@@ -321,7 +321,9 @@ def test_the_command_says_and_records_what_was_chosen(
     assert (stage["micro_batch_size"], stage["gradient_checkpointing"]) == (8, False)
     # Gone on with as it was begun, whatever would be chosen now; refused where there is no memory.
     begun = tmp_path / "results/one/step.json"
-    assert json.loads(begun.read_text()) == {"micro_batch_size": 8, "gradient_checkpointing": False}
+    stored = {"micro_batch_size": 8, "gradient_checkpointing": False, "data": manifest["summary"]["data"]["fingerprint"],
+              "model": manifest["base"]["fingerprint"]}  # fmt: skip
+    assert json.loads(begun.read_text()) == stored
     begun.write_text('{"micro_batch_size": 2, "gradient_checkpointing": false}')
     (tmp_path / "results/one/manifest.json").unlink()
     assert run(app, [*command, "--resume"]) == 0
