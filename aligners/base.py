@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast, get_arg
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeVar, get_original_bases
 
+from harness.core.config import merged
 from harness.core.types import PreferenceExample
 
 if TYPE_CHECKING:  # torch is imported only for training
@@ -102,7 +103,42 @@ class AlignerSettings(BaseModel):
     """Settings of a method. Subclasses add their own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    dependents: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Setting -> the settings whose defaults depend on its value; see `layered`."""
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
+
+
+def layered(settings: type[AlignerSettings], *layers: dict[str, Any]) -> dict[str, Any]:
+    """Deep merge of layers of settings, such as a recipe and `--set`; later layers win.
+
+    If a layer changes a setting that others depend on (`AlignerSettings.dependents`), the values that earlier layers have for those are
+    dropped: they were chosen for the earlier value, and would hide the defaults of the new one.
+
+    Args:
+        settings: the class of the method's settings.
+        layers: each with the keys `train` and `method`, or one of them.
+
+    Raises:
+        BadInputError: as `merged`.
+    """
+    result: dict[str, Any] = {}
+    for layer in layers:
+        before, given = result.get("method"), layer.get("method")
+        if isinstance(before, dict) and isinstance(given, dict):
+            dropped = _outdated(settings, before, given)
+            result = {**result, "method": {key: value for key, value in before.items() if key not in dropped}}
+        result = merged(result, layer)
+    return result
+
+
+def _outdated(settings: type[AlignerSettings], before: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
+    """The settings that depend on one to which a layer gives another value than it had before."""
+    return {
+        name
+        for key, names in settings.dependents.items()
+        if key in given and given[key] != before.get(key, settings.model_fields[key].default)
+        for name in names
+    }
 
 
 @dataclass(frozen=True, slots=True)

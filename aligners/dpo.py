@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
 class DPOSettings(AlignerSettings):
     """DPO's settings."""
 
+    dependents: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("beta", *ONLY)}
     beta: float = Field(
         0.1,
         gt=0,

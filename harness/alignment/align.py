@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from aligners.base import Aligner
+from aligners.base import Aligner, layered
 from aligners.preferences.options import DataOptions
 from aligners.training.job import AlignJob
 from aligners.training.planning.preflight import preflight
 from harness.alignment.start import started_from
 from harness.checkpoints.export import card_of
 from harness.core import registry
-from harness.core.config import TrainSettings, merged, parse
+from harness.core.config import TrainSettings, parse
 from harness.core.denormals import flushed_denormals
 from harness.core.disk import nearest_existing
 from harness.core.errors import BadInputError
@@ -231,7 +231,7 @@ def _settings(kind: type[Aligner], model: ModelRef, request: AlignRequest) -> tu
             parse(TrainSettings, dict(kind.train_defaults), "train")
         except (BadInputError, TypeError, ValueError) as error:
             raise wrong(kind, "train_defaults", f"{kind.train_defaults!r}: {error}", "settings of `train`") from error
-    layers = merged({"train": dict(kind.train_defaults)}, recipe, request.settings)
+    layers = layered(kind.Settings, {"train": dict(kind.train_defaults)}, recipe, request.settings)
     train = parse(TrainSettings, layers.get("train", {}), "train")
     return train, kind(parse(kind.Settings, layers.get("method", {}), f"method {request.method}"))
 

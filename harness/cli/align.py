@@ -133,11 +133,12 @@ def align(
     as_json: Json = False,
 ) -> None:
     """Align a model with a preference method, and write a checkpoint to a run folder."""
+    from aligners.base import layered
     from aligners.preferences.options import DataOptions
     from harness.alignment.align import AlignRequest, is_first_process, plan_align, run_align
     from harness.alignment.recipes import Alignment, completed, settings_of
     from harness.core import registry
-    from harness.core.config import merged, named_once, overrides
+    from harness.core.config import named_once, overrides
     from harness.core.errors import BadInputError
     from harness.runs.folders import STAGES, list_runs
 
@@ -153,9 +154,9 @@ def align(
         if value is None:
             raise BadInputError(f"Missing option '{option}'.", remedy="see `harness align --help`")
     method = registry.adopt("aligners", str(asked.method))
-    layers = merged(
-        settings_of(recipe, method) if recipe else {}, named_once(overrides(settings or []), {"train": named})
-    )
+    layers = named_once(overrides(settings or []), {"train": named})
+    if recipe:
+        layers = layered(registry.load("aligners", method).Settings, settings_of(recipe, method), layers)
     _only(layers, ("train", "method"))
     request = AlignRequest(
         method,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aligners.base import layered
 from harness.core import registry
 from harness.core.config import StrictModel, TrainSettings, merged, parse
 from harness.core.errors import BadInputError
@@ -264,7 +265,8 @@ def settings_of(experiment: Experiment, arm: Arm, seed: int, model: str) -> tupl
     kind = located(experiment.where("arms", arm.name, "method"), lambda: registry.load("aligners", arm.method))
     base_model = resolve(model)
     recipe = base_model.world.recipe(kind.name) if base_model.world else {}
-    layers = merged({"train": dict(kind.train_defaults)}, recipe, dict(arm.settings), {"train": {"seed": seed}})
+    defaults, seeded = {"train": dict(kind.train_defaults)}, {"train": {"seed": seed}}
+    layers = layered(kind.Settings, defaults, recipe, dict(arm.settings), seeded)
     if unknown := sorted(set(layers) - {"train", "method"}):
         raise BadInputError(f"settings must be in the groups train and method, not '{unknown[0]}'", where=where)
     train = located(where, lambda: parse(TrainSettings, layers.get("train", {}), "train"))

@@ -10,11 +10,16 @@ import pytest
 
 from aligners.base import Aligner
 from aligners.preferences.options import DataOptions
+from harness.alignment.align import AlignRequest, _settings
 from harness.alignment.recipes import settings_of, shipped, summary_of
 from harness.core import registry
 from harness.core.config import TrainSettings, merged, parse
 from harness.core.errors import BadInputError, UnknownNameError
 from harness.core.files import write_json
+from harness.experiments.arms import Arm
+from harness.experiments.graph import settings_of as experiment_settings
+from harness.experiments.spec import find_experiment, read_experiment
+from harness.models import resolve
 from harness.records.manifest_file import AlignConfig, StartRecord
 from tests.commands import run_here
 
@@ -52,6 +57,28 @@ def test_the_settings_of_a_run(tmp_path: Path) -> None:
         settings_of("mfpo-papr", "mfpo")
 
 
+@pytest.mark.parametrize(
+    ("given", "beta", "per_token"),
+    [
+        ({}, 3.0, False),
+        ({"loss": "sigmoid"}, 3.0, False),
+        ({"loss": "ipo"}, 0.1, True),
+        ({"loss": "simpo"}, 2.0, True),
+        ({"loss": "ipo", "beta": 0.7}, 0.7, True),
+    ],
+)
+def test_another_loss_than_the_worlds_has_its_own_defaults(given: dict[str, Any], beta: float, per_token: bool) -> None:
+    """In `align` and in experiments; the world's beta was chosen for `sigmoid`."""
+    kind: type[Aligner] = registry.load("aligners", "dpo")
+    request = AlignRequest("dpo", "pocket", Path("results"), settings={"method": given} if given else {})
+    train, aligner = _settings(kind, resolve("pocket"), request)
+    settings: Any = aligner.settings
+    assert (settings.beta, settings.per_token) == (beta, per_token)
+    assert train.learning_rate == 3e-4, "the world's training settings stay"
+    arm = Arm("arm", "arm", "dpo", None, {"method": given} if given else {}, {})
+    assert experiment_settings(read_experiment(find_experiment("smoke")), arm, 0, "pocket")[1] == settings
+
+
 def test_a_run_is_done_again_with_its_model_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind: type[Aligner] = registry.load("aligners", "dpo")
     settings = {"train": TrainSettings(seed=7).model_dump(), "method": kind.Settings(beta=0.3).model_dump(mode="json")}
@@ -69,7 +96,9 @@ def test_a_run_is_done_again_with_its_model_and_data(tmp_path: Path, monkeypatch
 
     align()
     align("--model", "other/model", "--data", "mine.jsonl", "--set", "method.beta=0.5")
-    again, changed = asked
+    align("--set", "method.loss=simpo")
+    again, changed, other = asked
+    assert other.settings["method"] == {"loss": "simpo"}, "the recipe's beta is one of DPO's own loss"
     assert (again.method, again.model, again.data, again.limit, again.on_error) == tuple(about.values())
     assert again.data_options == DataOptions.of({"prompt": "query"}, tmp_path)
     assert (again.settings["train"]["seed"], again.settings["method"]["beta"]) == (7, 0.3)
