@@ -21,6 +21,8 @@ from harness.core.yaml_values import parse_yaml, read_yaml
 M = TypeVar("M", bound=BaseModel)
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _LONGEST_KEY = 200
+SEEDS = 2**32
+"""Number of seeds that numpy accepts; a training's are those from 0 on."""
 
 
 def _auto_or_count(value: Any) -> Any:
@@ -101,7 +103,9 @@ class TrainSettings(StrictModel):
         description="lora: adapters; qlora: adapters on a base in 4 bits; full: all weights except the vision tower's",
     )
     lora: LoraSettings = LoraSettings()
-    seed: int = Field(0, description="seed of the order of examples, of adapters and of dropout")
+    seed: int = Field(
+        0, ge=0, lt=SEEDS, description="seed of the order of examples, of adapters and of dropout, below 2**32"
+    )
     save_steps: int = Field(
         200, ge=1, description="steps between intermediate checkpoints, from which --resume continues"
     )

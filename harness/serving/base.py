@@ -22,7 +22,8 @@ class Sampling(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     temperature: float = Field(default=0.0, ge=0, description="0 means greedy decoding")
     top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus sampling")
-    seed: int = Field(0, description="seed of sampling")
+    # For vLLM, -1 means no seed at all; backends and endpoints take 64 bits with a sign.
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of sampling")
     max_new_tokens: int = Field(default=512, ge=1, description="maximum length of an answer")
 
 

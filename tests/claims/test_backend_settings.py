@@ -170,6 +170,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llava(tmp_path_factory.mktemp("model"))
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_a_backend_would_not_use_is_refused(seed: int) -> None:
+    """vLLM would take -1 for no seed."""
+    with pytest.raises(BadInputError, match="for 'seed' of sampling"):
+        parse(Sampling, {"seed": seed}, "sampling")
+
+
 def answers(model: Path, pictures: list[ImageRef], sampling: dict[str, Any], **settings: Any) -> list[str]:
     """What transformers answers to two questions."""
     drawn = Sampling.model_validate({"max_new_tokens": 8, **sampling})

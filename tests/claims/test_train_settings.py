@@ -16,7 +16,9 @@ from aligners.dpo import DPO
 from aligners.mfpo import MFPO
 from aligners.training import run as training
 from aligners.training.job import AlignJob
+from harness.alignment.align import AlignRequest, run_align
 from harness.core.config import TrainSettings, merged
+from harness.core.errors import BadInputError
 from tests.aligners.training.test_plan import job as plan_job
 from tests.aligners.training.test_plan import started
 from tests.tiny import tiny_llava, tiny_pairs
@@ -180,6 +182,15 @@ def test_rank_and_alpha(plain: Trained, base: Path, pairs: Path, tmp_path: Path)
     # The adapter's part of a product is scaled by alpha over rank: ten times as much after the same first step.
     first, other = (abs(one.log[1]["reward_chosen"]) for one in (plain, larger))
     assert other > 4 * first
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_does_not_accept_is_refused_at_the_start(seed: int, tmp_path: Path) -> None:
+    """Not after the reference's values were computed; the folder of the model is not even looked at."""
+    request = AlignRequest("dpo", "pocket", tmp_path, data="none.jsonl", settings={"train": {"seed": seed}})
+    with pytest.raises(BadInputError, match="for 'seed' of train"):
+        run_align(request)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.claims("train.lora.dropout")
