@@ -22,6 +22,7 @@ from aligners.training.job import AlignJob, AlignResult
 from aligners.training.loop import run_stage
 from aligners.training.memory.footprint import architecture
 from aligners.training.memory.step import remember
+from aligners.training.planning.preflight import check_launch
 from aligners.training.planning.room import room_of_stages, still_to_write
 from aligners.training.processes import from_first, is_deepspeed, shares_out, this_process
 from aligners.training.reference import Reference, content_print
@@ -60,6 +61,7 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
     check_method(aligner)
     check_model(job.model, job.train)
     process = this_process()
+    check_launch(job.train, process.num_processes)
     with process.main_process_first():  # the other processes read the results from the cache
         data = preferences_of(job, aligner)
         inputs = inputs_of(aligner, job, data.fingerprint)

@@ -17,8 +17,7 @@ from aligners.training.job import AlignJob
 from aligners.training.layout import Batch, by_branch
 from aligners.training.memory.step import shares_of, step_of
 from aligners.training.policy import Policy
-from aligners.training.processes import is_deepspeed, is_sharded
-from harness.core.errors import BadInputError
+from aligners.training.processes import is_sharded
 from harness.core.memory import reuse_large_blocks
 from harness.core.types import PreferenceExample
 from harness.models import devices, load_model, load_processor
@@ -53,9 +52,6 @@ class Session:
         job: the alignment's job.
         examples: prepared examples; those that cannot be encoded are skipped (`refused`) or raise an error, by `job.on_error`.
         process: accelerate's view of this process.
-
-    Raises:
-        BadInputError: a setting does not fit the way this process was launched.
     """
 
     def __init__(self, aligner: Aligner, job: AlignJob, examples: Sequence[PreferenceExample], process: Any) -> None:
@@ -64,11 +60,6 @@ class Session:
         self.aligner, self.job, self.train_settings, self.process = aligner, job, job.train, process
         self.branches = list(aligner.branches)
         self.sharded = is_sharded()
-        if (self.sharded or is_deepspeed()) and job.train.tuning == "qlora":
-            raise BadInputError(
-                "a model in 4 bits cannot be trained with FSDP or DeepSpeed",
-                remedy="--lora, or harness launch --sharding none",
-            )
         self.processor = load_processor(job.model)
         self.encoded = self._encode(examples)
         self.shares = shares_of(process)

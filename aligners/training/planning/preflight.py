@@ -1,18 +1,21 @@
-"""Checks of an alignment before a folder is created or anything is downloaded: packages, family, model, data, disk."""
+"""Checks of an alignment before a folder is created or anything is downloaded: processes, packages, family, model, data, disk."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from aligners.preferences.sources import place_of, wanted_of
 from aligners.training.families import family_of
 from aligners.training.job import AlignJob
+from aligners.training.memory.batch import share_of_batch
 from aligners.training.memory.footprint import architecture
 from aligners.training.planning.room import disk_room, still_to_write
-from aligners.training.processes import is_deepspeed
+from aligners.training.processes import is_deepspeed, is_sharded
 from harness.core.config import TrainSettings
 from harness.core.disk import need
+from harness.core.errors import BadInputError
 from harness.core.packages import is_installed, need_package
 from harness.core.reading import read_json
 from harness.remote import hub
@@ -31,6 +34,8 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
         BadInputError: a setting, the model or the data is invalid.
         HarnessError: a package is missing, the hub cannot be reached, or the disk is too small.
     """
+    # `launch` sets it; accelerate's state, which waits for the other processes, is made later.
+    check_launch(job.train, int(os.environ.get("WORLD_SIZE", "1")))
     check_packages(job.train)
     wanted: list[hub.Wanted] = []
     config: dict[str, Any] = {}
@@ -55,6 +60,24 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
         rooms.append((job.output, still_to_write(room, job.output), f"the checkpoints of {what}"))
     need(rooms)
     return wanted
+
+
+def check_launch(train: TrainSettings, processes: int) -> None:
+    """Check that the settings fit how the processes were launched; nothing is read for it.
+
+    Args:
+        train: settings of the training.
+        processes: number of processes of all machines.
+
+    Raises:
+        BadInputError: the batch cannot be divided among them, or they shard a model in 4 bits.
+    """
+    share_of_batch(train, processes)
+    if (is_sharded() or is_deepspeed()) and train.tuning == "qlora":
+        raise BadInputError(
+            "a model in 4 bits cannot be trained with FSDP or DeepSpeed",
+            remedy="--lora, or harness launch --sharding none",
+        )
 
 
 def check_packages(train: TrainSettings) -> None:

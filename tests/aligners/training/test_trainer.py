@@ -23,6 +23,7 @@ from aligners.symmpo import SymMPO
 from aligners.training import run as training
 from aligners.training.job import AlignJob
 from aligners.training.memory.batch import accumulation
+from aligners.training.planning.preflight import preflight
 from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import PreferenceExample
@@ -182,6 +183,30 @@ def test_a_batch_that_cannot_be_split_is_refused() -> None:
     with pytest.raises(BadInputError, match="cannot be divided among 3 processes") as caught:
         accumulation(TrainSettings(batch_size=32), 3)
     assert "train.batch_size=33" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "problem", "remedy"),
+    [
+        ({"WORLD_SIZE": "3"}, {}, "cannot be divided among 3 processes", "train.batch_size=33"),
+        ({"ACCELERATE_USE_FSDP": "true"}, {"tuning": "qlora"}, "in 4 bits cannot be trained with FSDP", "--lora"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, {"tuning": "qlora"}, "in 4 bits cannot be trained with FSDP", "--lora"),
+    ],
+)
+def test_a_launch_that_does_not_fit_is_refused_before_anything_is_read_or_made(
+    environment: dict[str, str],
+    settings: dict[str, Any],
+    problem: str,
+    remedy: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    train = TrainSettings.model_validate(settings)
+    with pytest.raises(BadInputError, match=problem) as caught:
+        preflight(AlignJob("no model", "no data", tmp_path / "run", train, tmp_path / "cache"))
+    assert remedy in str(caught.value.remedy) and caught.value.exit_code == 2 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
