@@ -67,6 +67,11 @@ class Session:
         self.train_settings = self.step.train
         if said := self.step.said():
             logger.info(said)
+        if job.train.adapters and job.train.lora.dropout and job.train.micro_batch_size == "auto":
+            logger.info(
+                f"train.lora.dropout={job.train.lora.dropout:g}: dropout depends on train.micro_batch_size and the number of "
+                f"processes, as on a seed; to repeat this run elsewhere: --set train.micro_batch_size={self.step.train.micro}"
+            )
         gpu = devices.has_accelerator()
         torch.manual_seed(job.train.seed)
         if not gpu:

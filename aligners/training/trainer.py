@@ -90,6 +90,8 @@ class PreferenceTrainer(StrictTrainer):
             callbacks=[_Report(stage, self), *([MethodState(stage.run.aligner)] if stage.run.aligner.state else [])],
         )
         self.remove_callback(PrinterCallback)
+        # transformers has seeded all processes alike, and they would draw the same dropout masks for their different examples.
+        torch.manual_seed(_dropout_seed(stage.run.train_settings.seed, stage.run.process.process_index))
 
     def get_train_dataloader(self) -> Any:
         """The micro-batches as they are: they already implement process, order and epochs."""
@@ -249,6 +251,12 @@ def _arguments(stage: RunningStage) -> TrainingArguments:
     # Several GPUs without `accelerate launch`: one is used; torch's DataParallel would split the batches.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _dropout_seed(seed: int, process: int) -> int:
+    """The seed of a process's dropout masks; that of the first is the run's. Different in the lower 32 bits, the only ones that torch's
+    generator on the CPU uses."""
+    return int(np.random.SeedSequence([seed, process]).generate_state(1)[0]) if process else seed
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

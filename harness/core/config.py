@@ -122,7 +122,12 @@ class TrainSettings(StrictModel):
     COST_ONLY: ClassVar[frozenset[str]] = frozenset(
         {"micro_batch_size", "gradient_checkpointing", "save_steps", "keep_stages", "workers", "report_to", "savings"}
     )
-    """Settings that change the cost of training, and which checkpoints are kept, but not the result: they may change with --resume."""
+    """Settings that change the cost of training, and which checkpoints are kept, but the result by rounding only: they may change with
+    --resume.
+
+    With dropout (`lora.dropout`), the examples per pass and the savings also decide which inputs are dropped, as another seed does: masks
+    are drawn pass by pass, and have the shape of its tensors.
+    """
 
     @property
     def adapters(self) -> bool:

@@ -1,7 +1,7 @@
 """The form of a step: examples per forward pass, and whether activations are computed again in the backward pass.
 
 With `train.micro_batch_size=auto` these are decided here, before weights are loaded: the most examples for which the predicted memory
-suffices. The result of a step is the same except for rounding (`TrainSettings.COST_ONLY`).
+suffices. The result of a step is the same except for rounding, and for what dropout drops (`TrainSettings.COST_ONLY`).
 """
 
 from __future__ import annotations

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,12 +25,17 @@ from aligners.mfpo import MFPO
 from aligners.symmpo import SymMPO
 from aligners.training import run as training
 from aligners.training.job import AlignJob
+from aligners.training.log import Recorder
 from aligners.training.memory.batch import accumulation
+from aligners.training.microbatches import MicroBatches
 from aligners.training.planning.preflight import preflight
+from aligners.training.trainer import PreferenceTrainer, RunningStage
 from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import PreferenceExample
 from tests import warm
+from tests.aligners.training.test_plan import job as plan_job
+from tests.aligners.training.test_plan import started
 
 SETTINGS = {
     "learning_rate": 2e-3,
@@ -207,6 +215,25 @@ def test_a_launch_that_does_not_fit_is_refused_before_anything_is_read_or_made(
     with pytest.raises(BadInputError, match=problem) as caught:
         preflight(AlignJob("no model", "no data", tmp_path / "run", train, tmp_path / "cache"))
     assert remedy in str(caught.value.remedy) and caught.value.exit_code == 2 and not list(tmp_path.iterdir())
+
+
+def test_processes_drop_different_inputs_and_the_first_those_of_a_single_one(
+    base: Path, pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """transformers seeds every process alike, so that they would share their masks."""
+    settings = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.5}, "micro_batch_size": "auto", "batch_size": 4}
+    caplog.set_level(logging.INFO)
+    session, encoded = started(DPO(), plan_job(base, pairs, tmp_path, **settings))
+    assert "dropout depends on train.micro_batch_size" in caplog.text
+    drawn = []
+    for rank in range(3):
+        session.process = SimpleNamespace(process_index=rank)
+        batches = MicroBatches(session, encoded, 1, 1, 4, (rank, 3))
+        recorder = Recorder(tmp_path / "log", "all", lambda count: None, session.process)
+        PreferenceTrainer(RunningStage(session, batches, None, tmp_path, recorder, threading.Event()))
+        drawn.append(torch.rand(8).tolist())
+    torch.manual_seed(session.train_settings.seed)
+    assert drawn[0] == torch.rand(8).tolist() and drawn[0] != drawn[1] != drawn[2] != drawn[0]
 
 
 @pytest.mark.slow
