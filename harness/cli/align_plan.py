@@ -54,7 +54,7 @@ def print_align_plan(plan: dict[str, Any]) -> None:
         "peak memory",
         f"{written_bytes(memory['predicted_peak'])} of {written_bytes(memory['available'])} {memory['where']}{fits}: {detail}",
     )
-    table.add_row("largest micro-batch", f"{memory['largest_micro_batch'] or 'none'} fits with some room to spare")
+    table.add_row("largest micro-batch", largest_micro_batch(memory, step))
     kinds = ("checkpoint", "while_training", "reference_cache", "rejected_images")
     room = ", ".join(f"{name.replace('_', ' ')} {written_bytes(disk[name])}" for name in kinds if disk[name])
     table.add_row("disk", f"{room}; {written_bytes(disk['free'])} free")
@@ -69,3 +69,12 @@ def print_align_plan(plan: dict[str, Any]) -> None:
         *(f"estimated: {line}" for line in plan["estimated"]),
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def largest_micro_batch(memory: dict[str, Any], step: dict[str, Any]) -> str:
+    """How many examples per forward pass would fit, and the other setting that this needs, of the plan's `memory` and `step`."""
+    if not memory["largest_micro_batch"]:
+        return "none fits with some room to spare"
+    # With a number, checkpointing that the settings leave open would be off.
+    needs = " with train.gradient_checkpointing=true" if step["gradient_checkpointing"] else ""
+    return f"{memory['largest_micro_batch']} fits{needs}, with some room to spare"

@@ -78,16 +78,28 @@ class Peak:
             shares=self.shares,
         )
 
-    def remedy(self, train: TrainSettings, micro: int, available: int) -> str:
-        """Text with the cheapest setting for which a step is predicted to fit into `available` bytes, or that there is none."""
+    def remedy(self, train: TrainSettings, micro: int, available: int, asked: TrainSettings | None = None) -> str:
+        """Text with the cheapest setting for which a step is predicted to fit into `available` bytes, or that there is none.
+
+        Args:
+            train: the settings of the step, with everything decided.
+            micro: its examples per forward pass.
+            available: bytes.
+            asked: the settings as the user gave them; None: as `train`.
+        """
         now = self.of(train, micro).total
         # If it should have fitted, something else uses memory, too: then the next smaller step is worth a try.
         limit = min(now - 1, available)
         then = now
+        # With a number, checkpointing that the settings leave open is off.
+        on = {"gradient_checkpointing": True}
+        kept = on if asked is not None and train.gradient_checkpointing and not asked.gradient_checkpointing else {}
         for changes in _smaller(train, micro):
             then = self.of(train.model_copy(update=changes), changes.get("micro_batch_size", micro)).total
             if then <= limit:
-                sets = " ".join(f"--set train.{name}={str(value).lower()}" for name, value in changes.items())
+                sets = " ".join(
+                    f"--set train.{name}={str(value).lower()}" for name, value in {**changes, **kept}.items()
+                )
                 price = (
                     "takes about a third more time" if "gradient_checkpointing" in changes else "changes nothing else"
                 )

@@ -159,15 +159,18 @@ def kept_features(config: Any, train: TrainSettings, encoded: Collection[Encoded
 def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], process: Any) -> StepSize:
     """The step of a training on these examples, by the available memory.
 
-    A resumed run keeps its steps, if memory suffices for that.
+    A resumed run keeps its steps, if memory suffices for that; if the settings give a number, it keeps only whether activations are
+    computed again, unless they say that, too.
 
     Raises:
         BadInputError: as of `decide`; or the file with the run's steps is damaged.
     """
     # Without examples there is nothing to train, which the caller reports.
-    if job.train.micro_batch_size != "auto" or not encoded:
-        asked = job.train if encoded else job.train.model_copy(update={"micro_batch_size": 1})
-        return decide(asked, None, None, process.num_processes)
+    if not encoded:
+        return decide(job.train.model_copy(update={"micro_batch_size": 1}), None, None, process.num_processes)
+    if job.train.micro_batch_size != "auto":
+        kept = _begun_with(job, process) if job.train.gradient_checkpointing is None else None
+        return decide(job.train, None, None, process.num_processes, kept)
     config = configuration(job.model)
     train = job.train.model_copy(update={"savings": possible_savings(config, job.train.savings)})
     shares = shares_of(process)
@@ -175,11 +178,7 @@ def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], 
         train = train.model_copy(update={"savings": train.savings.model_copy(update={"chunked_logits": False})})
     peak = Peak.of_examples(aligner, job.model, train, encoded, devices.has_accelerator(), shares)
     # Read before the processes synchronise in `room_for`, after which the first one writes it again.
-    begun = begun_with(job.output) if job.resume else None
-    if process.num_processes > 1:
-        from accelerate.utils import broadcast_object_list
-
-        [begun] = broadcast_object_list([begun])
+    begun = _begun_with(job, process)
     found = decide(train, peak, room_for(process, config, train, encoded), process.num_processes, begun)
     return replace(found, train=found.train.model_copy(update={"savings": job.train.savings}))
 
@@ -204,6 +203,16 @@ def begun_with(run: Path) -> tuple[int, bool] | None:
     return begun.micro_batch_size, begun.gradient_checkpointing
 
 
+def _begun_with(job: AlignJob, process: Any) -> tuple[int, bool] | None:
+    """`begun_with` of a run that is resumed, as the first process reads it; None for a new run."""
+    begun = begun_with(job.output) if job.resume else None
+    if process.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        [begun] = broadcast_object_list([begun])
+    return begun
+
+
 def decide(
     asked: TrainSettings,
     peak: Peak | None,
@@ -218,7 +227,8 @@ def decide(
         peak: the predicted peaks; like `room`, only needed if `asked.micro_batch_size` is "auto".
         room: the available memory.
         processes: number of processes that divide the batch.
-        begun: the step of the run so far, which is kept if it fits.
+        begun: the step of the run so far, which is kept if it fits. Where the settings give a number, gradient checkpointing is kept,
+            if they leave that open.
 
     Raises:
         BadInputError: the batch cannot be split over so many processes, or not even the smallest step fits.
@@ -227,6 +237,10 @@ def decide(
         micro, passes = accumulation(asked, processes)
         again = bool(asked.gradient_checkpointing)
         why = "" if micro == asked.micro else _why_fewer(asked, processes)
+        if asked.gradient_checkpointing is None and begun is not None and begun[1]:
+            # Memory was too little without it, and the number that an error recommended is meant with it.
+            again = True
+            why = "; ".join(filter(None, (why, "activations are computed again, as the run was begun")))
         taken = asked.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": again})
         return StepSize(taken, passes, why=why)
     share = share_of_batch(asked, processes)
@@ -242,11 +256,12 @@ def decide(
     smallest = asked.model_copy(
         update={"micro_batch_size": 1, "gradient_checkpointing": bool(asked.gradient_checkpointing)}
     )
+    with_it = " --set train.gradient_checkpointing=true" if asked.gradient_checkpointing is None else ""
     raise BadInputError(
         f"not even one example per forward pass fits into memory: {written_bytes(least or 0)} by prediction, "
         f"{written_bytes(max(0, room.for_steps))} of {written_bytes(room.available)} {room.where} are available for it",
         where="train.micro_batch_size=auto",
-        remedy=f"{peak.remedy(smallest, 1, room.for_steps)}; --set train.micro_batch_size=1 tries it anyway",
+        remedy=f"{peak.remedy(smallest, 1, room.for_steps)}; --set train.micro_batch_size=1{with_it} tries it anyway",
     )
 
 

@@ -44,7 +44,8 @@ def out_of_memory(
         said = next(iter(str(error).splitlines()), "")
         train = run.train_settings.model_copy(update={"savings": run.policy.savings})
         peak = Peak.of_examples(run.aligner, run.job.model, train, examples, devices.has_accelerator(), run.shares)
+        remedy = peak.remedy(train, micro, memory_there(run.policy.device.type == "cuda"), run.job.train)
         raise HarnessError(
             f"out of memory with {at_once or micro} examples per forward pass: {said}",
-            remedy=f"{peak.remedy(train, micro, memory_there(run.policy.device.type == 'cuda'))}; resume with --resume",
+            remedy=f"{remedy}; resume with --resume",
         ) from error

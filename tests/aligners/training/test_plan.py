@@ -22,6 +22,7 @@ from aligners.training.planning import plan as planning
 from aligners.training.planning.plan import plan
 from aligners.training.session import Session
 from harness.cli import app
+from harness.cli.align_plan import largest_micro_batch
 from harness.cli.errors import run
 from harness.core.config import TrainSettings
 from harness.core.memory import written_bytes
@@ -161,6 +162,31 @@ def test_what_to_lower_is_the_first_that_fits(base: Path) -> None:
     both = peak.remedy(train, 8, single - 1)
     assert "train.micro_batch_size=1 --set train.gradient_checkpointing=true takes about a third more time" in both
     assert "train.max_length (the longest row has 90 tokens)" in peak.remedy(train, 8, 1)
+
+
+@pytest.mark.parametrize(("asked", "named"), [(None, True), (True, False), (False, False)])
+def test_a_smaller_number_keeps_the_checkpointing_that_was_chosen(asked: bool | None, named: bool, base: Path) -> None:
+    """With the recommended number alone it would be switched off, and memory would run out again."""
+    user = TrainSettings.model_validate({**SETTINGS, "micro_batch_size": "auto", "gradient_checkpointing": asked})
+    train = user.model_copy(update={"micro_batch_size": 8, "gradient_checkpointing": asked is not False})
+    rows = {str(number): [90, 80] for number in range(8)}
+    peak = Peak(architecture(str(base), user), rows, dict.fromkeys(rows, 40), copy=False, gpu=False)
+    said = peak.remedy(train, 8, 2**40, user)
+    assert said.startswith("--set train.micro_batch_size=4 ")
+    assert ("=4 --set train.gradient_checkpointing=true changes nothing else" in said) == named
+    assert named or "gradient_checkpointing" not in said
+
+
+@pytest.mark.parametrize(
+    ("largest", "again", "said"),
+    [
+        (4, False, "4 fits, with"),
+        (4, True, "4 fits with train.gradient_checkpointing=true, with"),
+        (0, True, "none fits"),
+    ],
+)
+def test_the_largest_number_is_shown_with_what_it_needs(largest: int, again: bool, said: str) -> None:
+    assert largest_micro_batch({"largest_micro_batch": largest}, {"gradient_checkpointing": again}).startswith(said)
 
 
 def test_what_does_not_fit_is_said_and_not_tried(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from aligners.dpo import DPO
+from aligners.training.encoding import EncodedExample
+from aligners.training.job import AlignJob
 from aligners.training.memory import step as deciding
 from aligners.training.memory.footprint import Shares, architecture
 from aligners.training.memory.peak import Peak
@@ -19,7 +21,7 @@ from harness.cli.errors import run
 from harness.core.config import TrainSettings, parse
 from harness.core.errors import BadInputError
 from harness.core.memory import available
-from tests.aligners.training.test_plan import job, started
+from tests.aligners.training.test_plan import OneProcess, job, started
 
 GB = 10**9
 
@@ -86,7 +88,11 @@ def test_all_weights_fit_where_processes_share_them_out(seven: dict[str, str]) -
     with pytest.raises(BadInputError, match="not even one example") as caught:
         decide(train, peak_of(seven["1.5"], train, 576), Room(GPU, 80 * GB))
     said = str(caught.value.remedy)
-    assert "--lora" in said and "train.max_length" in said and "train.micro_batch_size=1 tries it" in said
+    assert (
+        "--lora" in said
+        and "train.max_length" in said
+        and "train.micro_batch_size=1 --set train.gradient_checkpointing=true tries it" in said
+    )
     assert "shard the weights over 2 GPUs (harness launch --processes 2 --sharding fsdp align ...: " in said
     shared = peak_of(seven["1.5"], train, 576, Shares(8, weights=True))
     assert decide(train, shared, Room(GPU, 80 * GB), 8).train.micro == 4, "8 processes have 4 examples each"
@@ -198,6 +204,27 @@ def test_a_run_goes_on_as_it_was_begun_where_that_fits(base: Path) -> None:
     narrow = Room(RAM, int(peak.of(train, 2).total / 0.8) + 1)
     less = decide(train, peak, narrow, begun=(4, False))
     assert taken(less) == (2, 4, False) and "begun with 4 examples per pass, which cannot be kept" in str(less.said())
+
+
+@pytest.mark.parametrize(
+    ("checkpointing", "begun", "resumed", "expected"),
+    [
+        (None, True, True, (2, 4, True)),
+        (None, True, False, (2, 4, False)),
+        (None, False, True, (2, 4, False)),
+        (False, True, True, (2, 4, False)),
+    ],
+)
+def test_a_number_keeps_the_checkpointing_that_the_run_was_begun_with(
+    checkpointing: bool | None, begun: bool, resumed: bool, expected: tuple[int, int, bool], tmp_path: Path
+) -> None:
+    asked = {"batch_size": 8, "micro_batch_size": 2, "gradient_checkpointing": checkpointing}
+    (tmp_path / "step.json").write_text(json.dumps({"micro_batch_size": 8, "gradient_checkpointing": begun}))
+    order = AlignJob("model", "data", tmp_path, TrainSettings.model_validate(asked), tmp_path, resume=resumed)
+    step = deciding.step_of(DPO(), order, [EncodedExample("1", {}, {}, {}, {})], OneProcess())
+    assert taken(step) == expected
+    kept = "activations are computed again, as the run was begun"
+    assert (kept in str(step.said())) == expected[2]
 
 
 @pytest.mark.parametrize(
