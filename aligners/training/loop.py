@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aligners.training.batches import loaders_end
 from aligners.training.encoding import EncodedExample
+from aligners.training.interrupt import interrupted
 from aligners.training.log import Recorder
 from aligners.training.memory.batch import accumulation, steps_of
 from aligners.training.microbatches import MicroBatches
 from aligners.training.planning.out_of_memory import out_of_memory
 from aligners.training.reference import Reference
 from aligners.training.resume import check_state, restore_state
-from harness.core.errors import HarnessError
 from harness.core.progress import progress
 from harness.records.balance_file import HELD_OUT
 from harness.records.training_files import StageRow
@@ -37,6 +35,7 @@ def run_stage(
     log: Path,
     *,
     begins_equal: bool,
+    asked_to_stop: threading.Event,
     held_out: HeldOut | None = None,
 ) -> StageRow:
     """Train on one stage's examples, from the stage's newest intermediate checkpoint if there is one.
@@ -49,6 +48,7 @@ def run_stage(
         folder: folder of intermediate checkpoints.
         log: training log of all stages.
         begins_equal: before the first update policy and reference are the same model, which the canary then checks.
+        asked_to_stop: is set by Ctrl-C, see `interrupt.stop_on_interrupt`. After the stage's last step it has no effect here.
         held_out: measures margins on held-out pairs during the stage and after it.
 
     Returns:
@@ -65,7 +65,7 @@ def run_stage(
     steps = steps_of(len(examples), settings)
     batches = MicroBatches(run, examples, steps, micro, passes, (run.process.process_index, run.process.num_processes))
     started = time.perf_counter()
-    with progress(f"{run.aligner.name}: {name}", steps) as advance, _stop_on_interrupt() as asked_to_stop:
+    with progress(f"{run.aligner.name}: {name}", steps) as advance:
         recorder = Recorder(log, name, advance, run.process, run.job.on_step)
         newest = newest_checkpoint(folder)
         check = run.job.canary and begins_equal and newest is None and reference is not None
@@ -82,11 +82,7 @@ def run_stage(
         if trainer.is_deepspeed_enabled:
             trainer.deepspeed.destroy()  # otherwise it would also receive the next stage's gradients
     if asked_to_stop.is_set() and trainer.state.global_step < steps:
-        raise HarnessError(
-            f"interrupted at step {trainer.state.global_step} of {steps} of stage {name}; the training progress is kept",
-            where=str(folder),
-            remedy="run the same command with --resume",
-        )
+        raise interrupted(f"at step {trainer.state.global_step} of {steps} of stage {name}", folder)
     # A stage that was resumed behind its last step has measured nothing.
     rewards = held_out.rewards() if held_out and stage.rewards is None else stage.rewards
     if held_out is not None and rewards is not None and run.process.is_main_process:
@@ -105,23 +101,3 @@ def run_stage(
         first=recorder.first,
         last=recorder.last,
     )
-
-
-@contextlib.contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """Context in which the first Ctrl-C sets the yielded event (the step is finished and saved), and the second one stops at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -70,6 +70,20 @@ def shares_out(model: Any) -> bool:
     return isinstance(model, FSDPModule)
 
 
+def any_process(here: bool, process: Any) -> bool:
+    """Whether something is so in this process or another; every process must call it.
+
+    Args:
+        here: whether it is so in this process.
+        process: accelerate's state of this process.
+    """
+    if process.num_processes == 1:
+        return here
+    from accelerate.utils import gather_object
+
+    return any(gather_object([here]))
+
+
 def bfloat16_policy() -> Any:
     """FSDP's rounding in bfloat16: of gathered weights and inputs only, as autocast does it in a single process.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,13 +19,14 @@ from aligners.training.checkpoint import FINISHED, export, finished_hash, load_f
 from aligners.training.checks.canary import check_trainer
 from aligners.training.held_out import HeldOut, held_out_pairs
 from aligners.training.inputs import check_inputs, inputs_of
+from aligners.training.interrupt import interrupted, stop_on_interrupt
 from aligners.training.job import AlignJob, AlignResult
 from aligners.training.loop import run_stage
 from aligners.training.memory.footprint import architecture
 from aligners.training.memory.step import remember
 from aligners.training.planning.preflight import check_launch
 from aligners.training.planning.room import room_of_stages, still_to_write
-from aligners.training.processes import from_first, is_deepspeed, shares_out, this_process
+from aligners.training.processes import any_process, from_first, is_deepspeed, shares_out, this_process
 from aligners.training.reference import Reference, content_print
 from aligners.training.resume import restore_finished
 from aligners.training.session import Session, preferences_of
@@ -128,6 +130,9 @@ def train_stages(
 
     Returns:
         The run's summary.
+
+    Raises:
+        HarnessError: as of `run_stage`; or Ctrl-C was pressed after a stage's last step, and further stages follow.
     """
     job, process = session.job, session.process
     if Needs.REFERENCE_DISTRIBUTION in session.aligner.needs and any(
@@ -153,12 +158,15 @@ def train_stages(
             logger.info(f"stage {stage.name}: already finished")
         else:
             reference = initial.get(stage.name) or reference_of(session, stage, trained)
-            row = _train_stage(session, stage, reference, folder, held_out, first=trained == "start")
-            if len(stages) > 1 and session.train_settings.keeps_stages:
-                export(session, folder / "checkpoint")
-                if process.is_main_process:
-                    job.stage_done(folder, _summary(session, facts, [*rows, row], held_out))
-            save_finished(session.policy.model, folder, process.is_main_process, row)
+            with stop_on_interrupt() as asked_to_stop:
+                row = _train_stage(session, stage, reference, folder, held_out, asked_to_stop, first=trained == "start")
+                if len(stages) > 1 and session.train_settings.keeps_stages:
+                    export(session, folder / "checkpoint")
+                    if process.is_main_process:
+                        job.stage_done(folder, _summary(session, facts, [*rows, row], held_out))
+                save_finished(session.policy.model, folder, process.is_main_process, row)
+            if len(rows) + 1 < len(stages) and any_process(asked_to_stop.is_set(), process):
+                raise interrupted(f"after stage {stage.name}", folder)
         rows.append(row)
         trained = _trained_on(session, stage, trained, folder, hashed=_is_reference(session.aligner, stages[number:]))
     return _summary(session, facts, rows, held_out)
@@ -170,6 +178,7 @@ def _train_stage(
     reference: Reference | None,
     folder: Path,
     held_out: HeldOut | None,
+    asked_to_stop: threading.Event,
     *,
     first: bool,
 ) -> StageRow:
@@ -178,7 +187,15 @@ def _train_stage(
     begins_equal = first or (stage.reference == "previous" and not session.train_settings.lora.dropout)
     log = session.job.output / LOG
     return run_stage(
-        session, stage.name, examples, reference, folder, log, begins_equal=begins_equal, held_out=held_out
+        session,
+        stage.name,
+        examples,
+        reference,
+        folder,
+        log,
+        begins_equal=begins_equal,
+        asked_to_stop=asked_to_stop,
+        held_out=held_out,
     )
 
 

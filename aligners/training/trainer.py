@@ -24,7 +24,7 @@ from aligners.training.held_out import HeldOut
 from aligners.training.layout import by_branch
 from aligners.training.log import Recorder, reward_metrics
 from aligners.training.microbatches import MicroBatches
-from aligners.training.processes import CONFIGURATION, say_what_is_gathered_together
+from aligners.training.processes import CONFIGURATION, any_process, say_what_is_gathered_together
 from aligners.training.reference import Reference
 from aligners.training.session import Session
 from aligners.training.strict import StrictTrainer
@@ -45,7 +45,7 @@ class RunningStage:
         reference: the reference model's log-probabilities of the stage's examples; None if the method uses no reference.
         folder: where intermediate checkpoints are written.
         recorder: writes the training log.
-        asked_to_stop: set by Ctrl-C; the step is finished and saved.
+        asked_to_stop: set by Ctrl-C, in this process or another; the step is finished and saved.
         held_out: measures margins on held-out pairs; None if that is not asked for.
         check: the first batch must be checked before the first update (see `checks.first_batch`).
         canary: results of that check.
@@ -183,7 +183,9 @@ class _Report(TrainerCallback):
         after_step(self.stage.run.aligner, recorder.means)
         if self.stage.run.train_settings.report_to:
             trainer.log({name: value for name, value in row.written().items() if isinstance(value, int | float)})
-        if self.stage.asked_to_stop.is_set():
+        # A signal may reach the processes on different sides of a step's end: one would wait for a step that the other does not make.
+        if any_process(self.stage.asked_to_stop.is_set(), self.stage.run.process):
+            self.stage.asked_to_stop.set()
             control.should_save = control.should_training_stop = True
 
     def _measured(self, step: int) -> tuple[dict[str, float], float]:

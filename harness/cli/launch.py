@@ -24,6 +24,10 @@ class Sharding(StrEnum):
 
 _PROFILES = {Sharding.none: "ddp.yaml", Sharding.zero2: "zero2.yaml", Sharding.fsdp: "fsdp.yaml"}
 
+_PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+"""Variable of torch's launcher: seconds between a Ctrl-C and the moment when it kills the processes, 30 if it is not set. A step and a
+checkpoint of large models take longer."""
+
 
 @app.command(
     rich_help_panel=ALIGN,
@@ -56,7 +60,7 @@ def launch(
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(command[0], command)
+    os.execve(command[0], command, {_PATIENCE: "1800", **os.environ})
 
 
 def launch_command(

@@ -29,7 +29,7 @@ from accelerate import PartialState
 from safetensors.torch import load_file
 from torch.distributed import distributed_c10d
 
-from aligners.training.processes import bfloat16_policy, this_process
+from aligners.training.processes import any_process, bfloat16_policy, this_process
 from aligners.training.reference import ValueStore, fill
 from harness.cli.launch import launch_command
 from harness.core.paths import PACKAGE
@@ -356,6 +356,27 @@ def test_processes_wait_for_days_while_the_first_one_prepares_the_data() -> None
     for process in processes:
         process.start()
     assert [answers.get(timeout=120) for _ in processes] == [(2, timedelta(days=7))] * 2
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
+
+
+def interrupted_in(rank: int, port: int, answers: Any) -> None:
+    """In a process of its own: what the processes agree on where only the second one was interrupted, and where none was."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update(address, RANK=str(rank), LOCAL_RANK=str(rank))
+    PartialState._reset_state()  # this process is a copy of one whose state may be set already
+    process = this_process()
+    answers.put([any_process(rank == 1, process), any_process(False, process)])
+
+
+def test_processes_agree_on_the_step_after_which_they_stop() -> None:
+    forking, port = multiprocessing.get_context("fork"), free_port()
+    answers: Any = forking.Queue()
+    processes = [forking.Process(target=interrupted_in, args=(rank, port, answers)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    assert [answers.get(timeout=120) for _ in processes] == [[True, False]] * 2
     for process in processes:
         process.join(timeout=120)
         assert process.exitcode == 0

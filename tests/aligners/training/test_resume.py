@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,12 @@ from aligners.mfpo import MFPO
 from aligners.training import run as training
 from aligners.training.checkpoint import FINISHED, load_finished, save_finished
 from aligners.training.inputs import check_inputs, inputs_of
+from aligners.training.interrupt import stop_on_interrupt
 from aligners.training.job import AlignJob
 from aligners.training.memory.step import STEP
 from harness.core import registry
 from harness.core.config import TrainSettings, merged
-from harness.core.errors import BadInputError
+from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json
 from harness.records.training_files import StageRow
 from tests.aligners.training.test_cost_only import KilledError, killed_at
@@ -254,6 +258,43 @@ def test_a_finished_stage_that_was_spoiled_is_refused(kind: str, base: Path, pai
     with pytest.raises(BadInputError) as caught:
         training.train(method, job(base, pairs, tmp_path / "run", resume=True))
     assert "finished.safetensors" in str(caught.value.where) and "--overwrite" in str(caught.value.remedy)
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_stages_last_step_stops_before_the_next_stage(
+    base: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stage is finished and saved, and `--resume` goes on with the next one."""
+
+    def press(row: Mapping[str, Any]) -> None:
+        if (row["stage"], row["step"]) == ("easy", 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    method = MFPO(MFPO.Settings.model_validate({"stages": {"count": 2}}))
+    order, easy = job(base, pairs, tmp_path / "run"), tmp_path / "run" / "stages" / "1-easy"
+    with pytest.raises(HarnessError, match="interrupted after stage easy; the training progress is kept") as caught:
+        training.train(method, replace(order, on_step=press))
+    assert caught.value.exit_code == 1 and "--resume" in str(caught.value.remedy)
+    assert "finishing this step and saving; Ctrl-C again stops at once" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in easy.iterdir() if path.name != "checkpoint"] == [FINISHED]
+    assert len(list(easy.parent.iterdir())) == 1, "the second stage was begun"
+
+    result = training.train(method, replace(order, resume=True))
+    assert [(stage.stage, stage.steps) for stage in result.summary.stages] == [("easy", 2), ("hard", 2)]
+
+
+def test_the_second_ctrl_c_stops_at_once() -> None:
+    """The first one of this process, where another process has been interrupted already."""
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_interrupt() as asked_to_stop:
+        asked_to_stop.set()  # as after a step at whose end another process was asked to stop
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:  # which would end pytest
+            pytest.fail("the first one has stopped it")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def adapter(dtype: torch.dtype) -> torch.nn.Module:

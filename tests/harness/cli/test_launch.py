@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
@@ -57,6 +58,26 @@ def test_what_does_not_fit_is_refused(arguments: list[str], options: dict[str, o
 def test_print_shows_the_command_and_runs_nothing() -> None:
     code, out, _ = run_here(["launch", "--processes", "2", "--sharding", "fsdp", "--print", *ALIGN])
     assert code == 0 and shlex.split(out)[-len(ALIGN) :] == ALIGN and "fsdp.yaml" in out
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1800"), ("60", "60")])
+def test_ctrl_c_leaves_the_processes_time_to_save(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch kills them after 30 seconds, unless its variable says otherwise; this torch must know the variable."""
+    from torch.distributed.launcher import api
+
+    name = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    assert f'"{name}"' in inspect.getsource(api)
+    monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(name)
+    started: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
+    run_here(["launch", "--processes", "2", *ALIGN])
+    [(program, command, environment)] = started
+    assert program == sys.executable and command == launch_command(ALIGN, 2)
+    assert environment == {**os.environ, name: expected}
 
 
 @pytest.mark.slow
