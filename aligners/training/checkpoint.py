@@ -14,7 +14,7 @@ from aligners.training.resume import begin_again, stored, tensors
 from aligners.training.session import Session
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path, remove_left_overs
-from harness.core.removal import remove
+from harness.core.removal import REMOVED, remove
 from harness.models import export_adapter, export_full
 from harness.records.training_files import StageRow
 
@@ -56,7 +56,12 @@ def save_finished(model: Any, folder: Path, first: bool, summary: StageRow) -> N
     remove_left_overs(folder / FINISHED)
     with atomic_path(folder / FINISHED) as temporary:
         save_file(values, temporary, metadata={"summary": json.dumps(summary.written())})
-    for checkpoint in folder.glob("checkpoint-*"):
+    remove_intermediate(folder)
+
+
+def remove_intermediate(folder: Path) -> None:
+    """Remove the intermediate checkpoints of a finished stage, which no resumed run reads; a kill may have left them."""
+    for checkpoint in (*folder.glob("checkpoint-*"), *folder.glob(f".checkpoint-*{REMOVED}")):
         remove(checkpoint, within=folder)
 
 

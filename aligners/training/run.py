@@ -15,7 +15,14 @@ from aligners.contract import check_method, prepared, stages_of
 from aligners.preferences import Dropped
 from aligners.preferences.read import local_path
 from aligners.training.adapters import check_model
-from aligners.training.checkpoint import FINISHED, export, finished_hash, load_finished, save_finished
+from aligners.training.checkpoint import (
+    FINISHED,
+    export,
+    finished_hash,
+    load_finished,
+    remove_intermediate,
+    save_finished,
+)
 from aligners.training.checks.canary import check_trainer
 from aligners.training.held_out import HeldOut, held_out_pairs
 from aligners.training.inputs import check_inputs, inputs_of
@@ -155,6 +162,8 @@ def train_stages(
         row = load_finished(session.policy.model, folder)
         if row is not None:
             restore_finished(session.aligner, row, folder)
+            if process.is_main_process:
+                remove_intermediate(folder)
             logger.info(f"stage {stage.name}: already finished")
         else:
             reference = initial.get(stage.name) or reference_of(session, stage, trained)

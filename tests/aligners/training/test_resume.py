@@ -264,7 +264,7 @@ def test_a_finished_stage_that_was_spoiled_is_refused(kind: str, base: Path, pai
 def test_ctrl_c_in_a_stages_last_step_stops_before_the_next_stage(
     base: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The stage is finished and saved, and `--resume` goes on with the next one."""
+    """The stage is finished and saved. `--resume` goes on with the next one, and removes what a kill left of the first one."""
 
     def press(row: Mapping[str, Any]) -> None:
         if (row["stage"], row["step"]) == ("easy", 2):
@@ -279,8 +279,11 @@ def test_ctrl_c_in_a_stages_last_step_stops_before_the_next_stage(
     assert [path.name for path in easy.iterdir() if path.name != "checkpoint"] == [FINISHED]
     assert len(list(easy.parent.iterdir())) == 1, "the second stage was begun"
 
+    (easy / "checkpoint-1").mkdir()
+    (easy / "checkpoint-1" / "optimizer.pt").write_bytes(bytes(1000))
     result = training.train(method, replace(order, resume=True))
     assert [(stage.stage, stage.steps) for stage in result.summary.stages] == [("easy", 2), ("hard", 2)]
+    assert not (easy / "checkpoint-1").exists() and (easy / FINISHED).exists()
 
 
 def test_the_second_ctrl_c_stops_at_once() -> None:
