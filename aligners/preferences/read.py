@@ -198,6 +198,25 @@ def local_path(source: str) -> Path | None:
         return None
 
 
+def columns_of(source: str, cache: Path | None = None, named: Mapping[str, str] | None = None) -> set[str]:
+    """Names of the columns in the first records of each file of a source of `read_preferences`.
+
+    Args:
+        source, cache: as of `read_preferences`.
+        named: `DataOptions.columns`; images in these columns are not read.
+
+    Raises:
+        BadInputError: no such data, or a broken file.
+    """
+    place, _ = _named(source, None)
+    groups, columns = RowGroups(), set[str]()
+    for file in find_files(place).files:
+        table = open_table(file, groups, cache, named)
+        for _, record in itertools.islice(table.records(table.numbers()), _SAMPLE):
+            columns |= record.keys() - {BROKEN}
+    return columns
+
+
 def placed_at(source: str, path: Path) -> str:
     """The source with another file or folder, in the same format."""
     place, _ = _named(source, None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import numpy as np
 from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, PrepareContext
 from aligners.preferences import PreferenceSet, read_preferences
 from aligners.preferences.extras import turn_columns
+from aligners.preferences.options import DataOptions
+from aligners.preferences.read import columns_of, local_path
 from aligners.rejected_images import ImagePreferenceSettings, generate
 from aligners.training.encoding import Encoder
 from aligners.training.job import AlignJob
@@ -73,17 +75,42 @@ def held_out_pairs(job: AlignJob, trained: Sequence[PreferenceExample]) -> HeldO
         return None
     data = read_preferences(
         job.held_out or asked.data,
+        on_error=job.on_error,
         limit=asked.pairs,
         seed=SEED,
         cache=job.cache,
-        options=job.data_options,
+        options=_options(job, asked.data),
         allow_download=job.allow_download,
     )
+    if data.dropped:
+        first = data.dropped[0]
+        logger.warning(
+            f"held-out records that were skipped: {len(data.dropped)}; the first, {first.where}: {first.reason}"
+        )
     known = {pair_content(example) for example in trained}
     images = ImagePreferenceSettings(corruption="whole-noise")
     where = f"train.balance.data={asked.data}"
     made, about = with_rejected_images(data, known, images, PrepareContext(job.cache, SEED), where)
     return HeldOutPairs(made, {"data": asked.data, "seed": SEED, "limit": asked.pairs, **about})
+
+
+def _options(job: AlignJob, named: str) -> DataOptions:
+    """How the held-out pairs are read: with the columns that the user named for the trained data, if they have them, too.
+
+    Args:
+        job: the alignment.
+        named: `train.balance.data`.
+    """
+    options, source = job.data_options, job.held_out or named
+    if not options.columns or source == job.data:
+        return options
+    # Worlds and data sets of the hub have columns of their own, whose names may be the same by chance.
+    if local_path(named) is not None:
+        there = columns_of(source, job.cache, options.columns)
+        if there & set(options.columns.values()):
+            return options  # if it has only some of them, reading it says which one it lacks
+    logger.info(f"--columns applies to {job.data}, and not to train.balance.data={named}")
+    return replace(options, columns={})
 
 
 def with_rejected_images(

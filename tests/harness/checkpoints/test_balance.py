@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import pytest
 from aligners.preferences import read_preferences
 from aligners.preferences.options import DataOptions
 from aligners.training.checks.plain_pass import own_inputs
-from aligners.training.held_out import SEED, margins
+from aligners.training.held_out import SEED, held_out_pairs, margins
+from aligners.training.job import AlignJob
 from harness.alignment.align import AlignRequest, run_align
 from harness.checkpoints.balance import BalanceRequest, measure_balance
 from harness.checkpoints.trained_pairs import trained_on
 from harness.cli import app
 from harness.cli.errors import run as command
+from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.models import load_model, load_processor, with_adapters
@@ -54,6 +57,53 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs(folder, "held", range(100, 104))
     pairs(folder, "mixed", range(2, 6))
     return folder
+
+
+def with_query(folder: Path, name: str) -> Path:
+    """The pairs of a file with the prompt in a column called `query`."""
+    path = folder / f"{name}-query.jsonl"
+    path.write_text((folder / f"{name}.jsonl").read_text().replace('"prompt"', '"query"'))
+    return path
+
+
+@pytest.mark.parametrize("held", ["held", "held-query", "train-query", "pocket:1"])
+def test_columns_are_the_trained_datas(held: str, folder: Path, tmp_path: Path) -> None:
+    """Held-out pairs that have no such column are read by their own names, and a world's pairs always are."""
+    with_query(folder, "held")
+    world = held == "pocket:1"
+    file = str(folder / f"{'held' if world else held}.jsonl")
+    job = AlignJob(
+        "model",
+        str(with_query(folder, "train")),
+        tmp_path,
+        TrainSettings.model_validate({"balance": {"data": held if world else file}}),
+        tmp_path / "cache",
+        data_options=DataOptions({"prompt": "query"}),
+        held_out=file if world else None,
+    )
+    pairs = held_out_pairs(job, [])
+    assert pairs is not None and len(pairs.examples) == 8
+    assert {example.prompt for example in pairs.examples} == {"what is this", "what is on the table"}
+    lacking = replace(job, data_options=DataOptions({"prompt": "query", "image": "picture"}))
+    if held == "held-query":
+        with pytest.raises(BadInputError, match="there is no column 'picture'"):
+            held_out_pairs(lacking, [])
+
+
+def test_a_bad_held_out_record_is_skipped_where_bad_records_are(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "bad.jsonl"
+    rows = [PAIR | {"id": "good", "image": str(folder / "100.png")}, {"id": "bad", "image": "none.png"} | PAIR]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = TrainSettings.model_validate({"balance": {"data": str(file)}})
+    options = DataOptions(image_root=folder)
+    job = AlignJob("model", "data", tmp_path, train, tmp_path / "cache", on_error="skip", data_options=options)
+    pairs = held_out_pairs(job, [])
+    assert pairs is not None and [example.id for example in pairs.examples] == ["good"]
+    assert "held-out records that were skipped: 1" in caplog.text and "none.png" in caplog.text
+    with pytest.raises(BadInputError, match=r"none\.png"):
+        held_out_pairs(replace(job, on_error="fail"), [])
 
 
 def aligned(folder: Path, method: str, name: str, **of_method: Any) -> Run:
