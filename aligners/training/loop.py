@@ -17,6 +17,7 @@ from aligners.training.microbatches import MicroBatches
 from aligners.training.planning.out_of_memory import out_of_memory
 from aligners.training.reference import Reference
 from aligners.training.resume import check_state, restore_state
+from aligners.training.shards import check_shards
 from harness.core.progress import progress
 from harness.records.balance_file import HELD_OUT
 from harness.records.training_files import StageRow
@@ -74,6 +75,7 @@ def run_stage(
         done = step_of(newest) if newest else 0
         if newest is not None:
             check_state(newest, done)
+            check_shards(newest, run.process.num_processes)
             restore_state(run.aligner, newest)
         recorder.go_on_from(done)
         advance(done)

@@ -161,8 +161,8 @@ def check_optimizer(checkpoint: Path, optimizer: Any) -> None:
                 )
 
 
-def check_random_state(checkpoint: Path, name: str) -> None:
-    """Check that the state of the random numbers exists and can be read, because dropout depends on it.
+def check_readable(checkpoint: Path, name: str) -> None:
+    """Check that a file exists and can be read, such as the random numbers' state, on which dropout depends.
 
     Raises:
         BadInputError: it is missing or cannot be read.

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import DeepSpeedSchedulerWrapper
 from transformers import Trainer
 
 from aligners.training.processes import bfloat16_policy
-from aligners.training.resume import check_optimizer, check_random_state, load_weights, save_whole
+from aligners.training.resume import check_optimizer, check_readable, load_weights, save_whole
 from aligners.training.session import Session
+from aligners.training.shards import RANDOM_STATE, random_states
 
 
 class StrictTrainer(Trainer):
     """Saves all weights under the names by which it loads them, and raises an error for anything that does not fit.
 
-    If weights or optimizer state are sharded, FSDP and DeepSpeed save and load them in their own ways.
+    If weights or optimizer state are sharded, FSDP and DeepSpeed save and load them in their own ways, after `shards.check_shards`.
     """
 
     session: Session
@@ -47,10 +49,20 @@ class StrictTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self._whole:
             check_optimizer(Path(checkpoint), getattr(self.optimizer, "optimizer", self.optimizer))
+        elif checkpoint is not None and not isinstance(self.lr_scheduler, DeepSpeedSchedulerWrapper):
+            check_readable(Path(checkpoint), "scheduler.pt")
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        # A checkpoint of several processes has no correct state for a single process.
-        if checkpoint is not None and self.args.world_size == 1 and not list(Path(checkpoint).glob("rng_state_*.pth")):
-            check_random_state(Path(checkpoint), "rng_state.pth")
+        if checkpoint is not None:
+            processes = self.args.world_size
+            # A checkpoint of another number of processes has no correct state, which `check_shards` has said.
+            if (len(random_states(Path(checkpoint))) or 1) == processes:
+                name = RANDOM_STATE if processes == 1 else f"rng_state_{self.args.process_index}.pth"
+                check_readable(Path(checkpoint), name)
         super()._load_rng_state(checkpoint)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The first process writes the file that marks the checkpoint as complete next, so all others must have written theirs.
+        self.session.process.wait_for_everyone()

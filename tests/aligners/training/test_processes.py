@@ -10,6 +10,7 @@ import functools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,10 +33,13 @@ from torch.distributed import distributed_c10d
 
 from aligners.training.processes import any_process, bfloat16_policy, this_process
 from aligners.training.reference import ValueStore, fill
+from aligners.training.shards import random_states, sharding_of
+from aligners.training.strict import StrictTrainer
 from harness.cli.launch import launch_command
 from harness.core.paths import PACKAGE
 from harness.models import export_full
 from tests import warm
+from tests.aligners.training.test_resume import SHARDED as FILES
 from tests.tiny_families import FAMILIES
 
 CONFIGS = PACKAGE / "configs" / "accelerate"
@@ -231,6 +236,13 @@ def test_what_was_left_at_a_kill_goes_on_as_if_nothing_had_been(shared_out: str,
     launcher, name = {"weights": sharded, "gradients": deepspeed}[shared_out], f"killed-{shared_out}"
     stages = trained.folder / "results" / name / "stages"
     trained.kill(name, launcher(), lambda: any(stages.glob("2-*/checkpoint-*/trainer_state.json")), save_steps=2)
+    checkpoint = next(path.parent for path in stages.glob("2-*/checkpoint-*/trainer_state.json"))
+    kind = "fsdp" if shared_out == "weights" else "zero2"
+    assert sharding_of(checkpoint) == kind
+    files = {
+        re.sub(r"global_step\d+", "global_step4", str(path.relative_to(checkpoint))) for path in checkpoint.rglob("*")
+    }
+    assert files >= {*FILES[kind], "scheduler.pt"}
     trained.align(name, [launcher()], "mfpo", "--resume", save_steps=2)
     assert trained.processes(name) == (2, shared_out == "weights")
     trained.like_one_process(name)
@@ -361,6 +373,32 @@ def test_processes_wait_for_days_while_the_first_one_prepares_the_data() -> None
         assert process.exitcode == 0
 
 
+def saved_by(rank: int, port: int, folder: Path, answers: Any) -> None:
+    """In a process of its own: the random states that are there when it has saved its own; the second one is slow."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update(address, RANK=str(rank), LOCAL_RANK=str(rank))
+    PartialState._reset_state()  # this process is a copy of one whose state may be set already
+    trainer: Any = object.__new__(StrictTrainer)
+    trainer.session = SimpleNamespace(process=this_process())
+    trainer.args = SimpleNamespace(world_size=2, process_index=rank)
+    time.sleep(rank)
+    trainer._save_rng_state(str(folder))
+    answers.put(random_states(folder))
+
+
+def test_a_checkpoint_is_complete_when_every_process_has_saved(tmp_path: Path) -> None:
+    """The first process writes the file that says so next."""
+    forking, port = multiprocessing.get_context("fork"), free_port()
+    answers: Any = forking.Queue()
+    processes = [forking.Process(target=saved_by, args=(rank, port, tmp_path, answers)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    assert [answers.get(timeout=120) for _ in processes] == [[0, 1]] * 2
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
+
+
 def interrupted_in(rank: int, port: int, answers: Any) -> None:
     """In a process of its own: what the processes agree on where only the second one was interrupted, and where none was."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
@@ -386,8 +424,6 @@ class Blocks:
     """Examples and keys as `fill` takes them, and how often a process computed."""
 
     def __init__(self, count: int) -> None:
-        from types import SimpleNamespace
-
         self.blocks = [[SimpleNamespace(id=str(number))] for number in range(count)]
         self.keys = {str(number): {("original", "chosen"): f"{number:032}".encode()} for number in range(count)}
         self.calls: list[str] = []

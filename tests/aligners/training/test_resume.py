@@ -25,6 +25,7 @@ from aligners.training.inputs import check_inputs, inputs_of
 from aligners.training.interrupt import stop_on_interrupt
 from aligners.training.job import AlignJob
 from aligners.training.memory.step import STEP
+from aligners.training.shards import check_shards, sharding_of
 from harness.core import registry
 from harness.core.config import TrainSettings, merged
 from harness.core.errors import BadInputError, HarnessError
@@ -168,11 +169,89 @@ STATES: dict[str, tuple[Callable[[Path], Any], str]] = {
         optimizer(lambda state: state["param_groups"][0]["params"].pop()),
         "weights,",
     ),
+    "another sharding": (
+        lambda folder: (folder / "optimizer.pt").rename(folder / "optimizer_0"),
+        "begun with --sharding fsdp, and its checkpoint cannot be resumed with --sharding none",
+    ),
+    "a process's random numbers": (
+        lambda folder: (folder / "rng_state.pth").rename(folder / "rng_state_0.pth"),
+        "rng_state_1.pth is missing",
+    ),
     "another step": (
         lambda folder: (folder / "trainer_state.json").write_text('{"global_step": 1}'),
         "is of another step",
     ),
 }
+
+
+SHARDED = {
+    "fsdp": ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata", "rng_state_0.pth", "rng_state_1.pth"),
+    "zero2": (
+        "latest",
+        "global_step4/zero_pp_rank_0_mp_rank_00_optim_states.pt",
+        "global_step4/zero_pp_rank_1_mp_rank_00_optim_states.pt",
+        "rng_state_0.pth",
+        "rng_state_1.pth",
+    ),
+    "none": ("optimizer.pt", "rng_state_0.pth", "rng_state_1.pth"),
+}
+"""Files in a checkpoint of two processes. `test_processes.py` compares them with those of real runs."""
+VARIABLES = {"fsdp": "ACCELERATE_USE_FSDP", "zero2": "ACCELERATE_USE_DEEPSPEED"}
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "lost", "processes", "said"),
+    [
+        *((kind, kind, "", 2, "") for kind in SHARDED),
+        (
+            "none",
+            "fsdp",
+            "",
+            2,
+            "begun with --sharding none, and its checkpoint cannot be resumed with --sharding fsdp",
+        ),
+        ("zero2", "none", "", 1, "begun with --sharding zero2, and its"),
+        ("fsdp", "zero2", "", 2, "begun with --sharding fsdp, and its"),
+        ("fsdp", "fsdp", "optimizer_0/.metadata", 2, "the optimizer's state"),
+        ("fsdp", "fsdp", "pytorch_model_fsdp_0/.metadata", 2, "the weights"),
+        (
+            "zero2",
+            "zero2",
+            "global_step4/zero_pp_rank_1_mp_rank_00_optim_states.pt",
+            2,
+            "of 1 processes, and there are 2",
+        ),
+        ("zero2", "zero2", "", 4, "of 2 processes, and there are 4"),
+        ("none", "none", "rng_state_1.pth", 2, "rng_state_1.pth is missing"),
+        ("fsdp", "fsdp", "rng_state_0.pth", 2, "rng_state_0.pth is missing"),
+    ],
+)
+def test_what_a_process_saved_and_is_missing_is_refused(
+    begun: str, now: str, lost: str, processes: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, variable in VARIABLES.items():
+        monkeypatch.setenv(variable, str(kind == now).lower())
+    for file in SHARDED[begun]:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        if file != lost:
+            (tmp_path / file).write_bytes(b"state")
+    assert sharding_of(tmp_path) == begun
+    if not said:
+        check_shards(tmp_path, processes)
+        return
+    with pytest.raises(BadInputError) as caught:
+        check_shards(tmp_path, processes)
+    assert said in caught.value.problem and "--overwrite" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(("processes", "said"), [(2, False), (4, True), (1, True)])
+def test_another_number_of_processes_is_resumed_and_said(
+    processes: int, said: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for file in SHARDED["none"]:
+        (tmp_path / file).write_bytes(b"state")
+    check_shards(tmp_path, processes)
+    assert (f"random numbers of 2 processes, and there are {processes}" in caplog.text) == said
 
 
 @pytest.mark.slow
