@@ -227,7 +227,8 @@ class _Evaluation:
         if self.request.generate:
             refused = {name: self.refused[digest] for name, digest in digests.items() if digest in self.refused}
         else:  # stored answers: nothing was asked now, so only their records know what was refused
-            known, log = stored_refusals(self.folders[key]), self.logs[key]
+            target, questions, repeat = key
+            known, log = stored_refusals(self.folders[target, questions, 0], repeat), self.logs[key]
             refused = {name: known[name] for name in digests if name in known and log.get(name, digests[name]) is None}
         self._check_refused(suite, refused)
         return refused

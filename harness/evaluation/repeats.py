@@ -16,7 +16,7 @@ def repeat_folder(suite_folder: Path, repeat: int) -> Path:
 
 
 def spread(records: Sequence[SuiteScores], answers: Sequence[Mapping[str, Response]]) -> RepeatsRecord:
-    """Mean, standard deviation (of a sample), minimum and maximum of every metric, and how many texts differ.
+    """Mean, standard deviation (of a sample), minimum and maximum of every metric, how many texts differ, and what could not be answered.
 
     Args:
         records: score records, the first repeat's first.
@@ -33,6 +33,11 @@ def spread(records: Sequence[SuiteScores], answers: Sequence[Mapping[str, Respon
         metrics[name] = SpreadRecord(
             mean=statistics.fmean(known), sd=statistics.stdev(known), min=min(known), max=max(known)
         )
+    later = {str(number): record.refused for number, record in enumerate(records[1:], 2) if record.refused}
     return RepeatsRecord(
-        k=len(records), items=len(shared), differ=differ / len(shared) if shared else None, metrics=metrics
+        k=len(records),
+        items=len(shared),
+        differ=differ / len(shared) if shared else None,
+        metrics=metrics,
+        **({"refused": later} if later else {}),
     )

@@ -80,6 +80,10 @@ class RepeatsRecord(Record):
     items: Whole = Field(description="that all repeats have")
     differ: Number | None = Field(description="fraction of these whose text is not the same in all repeats")
     metrics: dict[str, SpreadRecord] = Field(description="those that are defined in all repeats")
+    refused: dict[str, dict[str, Any]] | None = Field(
+        None,
+        description="number of a repeat, from 2 -> item -> why it could not be answered; the first one's are those of the scores",
+    )
 
 
 class SuiteScores(Versioned):

@@ -229,6 +229,17 @@ def test_answers_keep_the_record_of_the_engine_that_gave_them(folder: Path) -> N
     assert json.loads((answers / "serving.json").read_text())["settings"]["endpoints"] == [server.url]
 
 
+def test_what_a_later_repeat_could_not_ask_stays_in_the_scores(tmp_path: Path) -> None:
+    """Also when the stored answers are scored again, when nothing is asked."""
+    folder = small_pope(tmp_path, forbidden=7)
+    with seeing() as server:
+        [asked] = run_eval(request(folder, server, repeat=2, max_unscored=0.03))
+        [again] = run_eval(request(folder, server, repeat=2, max_unscored=0.03, generate=False))
+    for record in (asked, again):
+        assert isinstance(record, SuiteScores) and record.repeats is not None
+        assert record.repeats.refused == {"2": record.refused} and list(record.refused or {}) == ["random/7"]
+
+
 def test_repeats_of_what_does_not_vary_have_no_spread(folder: Path) -> None:
     with seeing() as server:
         [record] = run_eval(request(folder, server, repeat=2, limit=12))
