@@ -313,9 +313,11 @@ def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str
         warnings.append(
             f"chosen answers are {ratio:.2f} times as long as rejected ones: the model will also learn the length"
         )
-    for one in report["overlap"]:
-        if one["shared"]:
-            warnings.append(f"{one['shared']} images are also in {one['suite']}, and are those of {one['pairs']} pairs")
+    for suite in report["overlap"]:
+        if suite["shared"]:
+            images = "1 image is" if suite["shared"] == 1 else f"{suite['shared']} images are"
+            pairs = "1 pair has" if suite["pairs"] == 1 else f"{suite['pairs']} pairs have"
+            warnings.append(f"{images} also in {suite['suite']}; {pairs} {'it' if suite['shared'] == 1 else 'them'}")
     return fatal, warnings
 
 

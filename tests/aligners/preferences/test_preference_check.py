@@ -245,7 +245,7 @@ def test_shared_images_are_counted_once_and_their_pairs_apart(folder: Path) -> N
     [shared] = report["overlap"]
     counts = ("images_of_the_suite", "shared", "pairs", "by_content", "by_look", "by_coco_number")
     assert [shared[name] for name in counts] == [1, 1, 10, 1, 1, 0] and len(shared["examples"]) == 1
-    assert report["warnings"] == ["1 images are also in pope, and are those of 10 pairs"]
+    assert report["warnings"] == ["1 image is also in pope; 10 pairs have it"]
 
 
 def test_photographs_differ_in_their_look(conformance: Path) -> None:
