@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from filelock import FileLock
 
 from harness.core.children import in_child
+from harness.core.errors import HarnessError
 from harness.core.files import atomic_folder, read_json, sha256_bytes, sha256_json, write_json
 from harness.core.paths import cache_folder
 from harness.core.worlds import Split, World
@@ -67,7 +68,7 @@ class PocketWorld(World):
                 shipped.unpack(folder / "content")
                 return
             # It takes 3 GB, which alignment and engine need afterwards.
-            in_child(train_model, self.seed, folder / "content", self.draw_scenes, self.training)
+            in_child(train_model, self.seed, folder / "content", self.draw_scenes, self.training, self.name)
 
         return self._part("model", make)
 
@@ -138,8 +139,16 @@ def train_model(
     folder: Path,
     draw_scenes: SceneMaker = make_scenes,
     training: Mapping[str, Any] = MappingProxyType({}),
+    world: str = PocketWorld.name,
 ) -> None:
-    """Train a base model into the new folder `folder`, with settings of `training.Recipe` that are not the defaults.
+    """Train a base model into the new folder `folder`.
+
+    Args:
+        seed: of the world.
+        folder: the folder.
+        draw_scenes: what draws the world's scenes.
+        training: settings of `training.Recipe` that are not the defaults.
+        world: the world's name, for errors.
 
     Raises:
         HarnessError: it answers fewer existence questions correctly than the recipe wants.
@@ -147,7 +156,15 @@ def train_model(
     from harness.models import export_full
     from harness.worlds.pocket.training import Recipe, train_base
 
-    base = train_base(seed, Recipe(**training), draw_scenes)
+    try:
+        base = train_base(seed, Recipe(**training), draw_scenes)
+    except HarnessError as error:
+        if error.where != f"pocket world, seed {seed}":
+            raise
+        # `training.py` does not know the world, and a change of its code would change the key of every trained base model.
+        raise HarnessError(
+            error.problem, where=f"the world {world}, seed {seed}", remedy=f"use another seed: --model {world}:SEED"
+        ) from error
     export_full(base.model, base.processor, folder)
 
 

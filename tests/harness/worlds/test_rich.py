@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.core.errors import HarnessError
 from harness.core.worlds import find_world
 from harness.worlds.pocket import text, training
 from harness.worlds.pocket.draw import draw
@@ -129,4 +130,15 @@ def test_crowded_pictures_have_a_lower_bound_of_accuracy(
     with pytest.raises(InterruptedError):
         world.model()
     assert [recipe.accuracy_wanted for recipe in recipes] == [wanted]
+
+    def too_weak(seed: int, recipe: training.Recipe, draw_scenes: object) -> None:
+        raise HarnessError(
+            "accuracy 51%", where=f"pocket world, seed {seed}", remedy="use another seed: --model WORLD:SEED"
+        )
+
+    monkeypatch.setattr(training, "train_base", too_weak)
+    with pytest.raises(HarnessError, match="accuracy 51%") as caught:
+        world.model()
+    assert caught.value.where == f"the world {world.name}, seed {world.seed}"
+    assert caught.value.remedy == f"use another seed: --model {world.name}:SEED"
     assert world.training.keys() <= {"accuracy_wanted"}, "what changes the model would have to be in its key"
