@@ -235,13 +235,13 @@ def decide(
     """
     if asked.micro_batch_size != "auto":
         micro, passes = accumulation(asked, processes)
-        again = bool(asked.gradient_checkpointing)
+        recompute = bool(asked.gradient_checkpointing)
         why = "" if micro == asked.micro else _why_fewer(asked, processes)
         if asked.gradient_checkpointing is None and begun is not None and begun[1]:
             # Memory was too little without it, and the number that an error recommended is meant with it.
-            again = True
+            recompute = True
             why = "; ".join(filter(None, (why, "activations are computed again, as the run was begun")))
-        taken = asked.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": again})
+        taken = asked.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": recompute})
         return StepSize(taken, passes, why=why)
     share = share_of_batch(asked, processes)
     if peak is None or room is None:
