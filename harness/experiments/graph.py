@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ from harness.evaluation.pictures import Change
 from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
 from harness.experiments.contents import Contents, contents
+from harness.experiments.evaluated import Scoring
 from harness.experiments.keys import MOST_RUNS, ExperimentSpec
 from harness.experiments.rounds import before_alignment, sharing_answers
+from harness.experiments.scoring import scorings_of
 from harness.experiments.spec import Experiment
 from harness.experiments.step import RUNS, Step, located, plain, sets
 from harness.models import ModelRef, resolve
+from harness.records.score_files import SuiteScores
 from harness.runs.folders import STAGES
 
 ADAPTERS = 4
@@ -42,11 +45,18 @@ class Plan:
     """Seed -> the label of the model that its runs start from."""
     data: frozenset[str] = frozenset()
     """Names of the benchmark data that the runs are scored on; the runs may have scores on other data, too."""
+    scorings: Mapping[str, Scoring] = field(default_factory=dict)
+    """Suite -> how the experiment scores it; the runs may have scores by other extractors and judges, too."""
 
     def folder(self, run: str) -> str:
         """A run's folder, below that of all runs; a stage's is inside that of its training."""
         stage = self.runs[run][0].stage
         return run if stage is None else f"{run.removesuffix(f'-{stage}')}/{STAGES}/{stage}"
+
+    def made(self, record: SuiteScores) -> bool:
+        """Whether scores of a run are the experiment's, and not those of another extractor or judge."""
+        scoring = self.scorings.get(record.suite)
+        return scoring is None or scoring.made(record)
 
 
 def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
@@ -70,6 +80,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
         raise BadInputError("a seed appears twice", where=experiment.where("seeds"))
     _look_up(experiment)
     changes = changes_of(experiment)
+    scorings = scorings_of(experiment, data_of(spec, spec.model))
     steps: list[Step] = []
     runs: dict[str, tuple[Arm, int]] = {}
     labels: dict[tuple[str, int], str] = {}
@@ -105,7 +116,8 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
         in_turn = _bases_in_turn(_in_world(model, of_seed), resolve(model).label, asked_base)
         steps += sharing_answers(in_turn, results)
     data = frozenset(data_name(data_of(spec, model)) for model in worlds.values())
-    return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()}, data)
+    labelled = {seed: resolve(model).label for seed, model in worlds.items()}
+    return Plan(steps, runs, labels, labelled, data, scorings)
 
 
 def _look_up(experiment: Experiment) -> None:

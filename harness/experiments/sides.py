@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from harness.analysis.declared import benchmark_of
 from harness.analysis.leaderboard.board import Board, Column, Row, column_of
 from harness.analysis.reliance import Changed, changed_scores
-from harness.analysis.scored import items_beside, read_rows, sample_scores
+from harness.analysis.scored import items_beside, read_rows, sample_scores, scored
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.stats import Aggregate, Counts
 from harness.core.types import SampleScore
@@ -64,6 +64,8 @@ class Scores:
     boards: Sequence[Board]
     runs: Sequence[Run] = ()
     _changed: dict[str, list[Changed]] = field(default_factory=dict)
+    _made: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    """Run -> (suite, variant) of the scores that the experiment made."""
 
     def pair(self, metric: str, arms: tuple[str, str], seed: int) -> tuple[Side, Side]:
         """Both sides of a claim.
@@ -82,7 +84,7 @@ class Scores:
             left, right = (self._gap(gap[1], gap[2], arm, seed) for arm in arms)
             return left, right
         rows = [self._row(arm, seed) for arm in arms]
-        column = _common(rows, metric)
+        column = _common([self._columns(row, metric) for row in rows])
         if column is None:
             raise Missing(f"no common value of {metric}")
         left, right = (_of_row(row, column) for row in rows)
@@ -97,6 +99,22 @@ class Scores:
         if not rows:
             raise Missing(f"{arm} was not scored")
         return rows[-1]
+
+    def _columns(self, row: Row, metric: str) -> list[Column]:
+        """The columns of a metric in which a row has values of the experiment's own extractor, parser or judge.
+
+        Raises:
+            Missing: scores of several of these fit the experiment.
+        """
+        columns = [column for column in row.cells if metric in (column.metric, f"{column.suite}.{column.metric}")]
+        run = next((run for run in self.runs if run.name == row.name), None)
+        if run is not None and self.plan.scorings:
+            if run.name not in self._made:
+                records = [score.record for score in scored(run)[0]]
+                self._made[run.name] = {(made.suite, made.variant) for made in records if self.plan.made(made)}
+            columns = [column for column in columns if (column.suite, column.variant) in self._made[run.name]]
+            _check_single(row.name, {column.variant for column in columns})
+        return [column for column in columns if row.cells[column].value is not None]
 
     def _run(self, arm: str, seed: int) -> Run:
         for run in self.runs:
@@ -129,12 +147,17 @@ class Scores:
         run = self._run(arm, seed)
         if run.name not in self._changed:
             self._changed[run.name] = changed_scores(run)[0]
+        measured: list[tuple[Changed, str]] = []
         for scores in self._changed[run.name]:
             record = scores.record
             asked = record.pictures.change == change and (not self.plan.data or record.data in self.plan.data)
             named = next((name for name in record.metrics if metric in (name, f"{record.suite}.{name}")), None)
-            if asked and named is not None:
-                return _changed_minus_clean(scores, named)
+            if asked and named is not None and self.plan.made(record):
+                measured.append((scores, named))
+        if self.plan.scorings:
+            _check_single(run.name, {scores.record.variant for scores, _ in measured})
+        if measured:
+            return _changed_minus_clean(*measured[0])
         raise Missing(f"{arm} has no {metric} with pictures changed by {change}")
 
 
@@ -183,17 +206,18 @@ def _of_row(row: Row, column: Column) -> Side:
     return Side(part.counts, part.aggregate, column.metric, column, value)
 
 
-def _common(rows: Sequence[Row], metric: str) -> Column | None:
-    """The column that both rows have; of several extractors or parsers the first, which is the headline one."""
-    left, right = rows
-    return next(
-        (
-            column
-            for column in left.cells
-            if column in right.cells
-            and metric in (column.metric, f"{column.suite}.{column.metric}")
-            and left.cells[column].value is not None
-            and right.cells[column].value is not None
-        ),
-        None,
-    )
+def _check_single(run: str, variants: Collection[str]) -> None:
+    """Refuse to choose among scores.
+
+    Raises:
+        Missing: there are several variants.
+    """
+    if len(variants) > 1:
+        named = ", ".join(f"[{variant}]" for variant in sorted(variants))
+        raise Missing(f"the scores {named} of {run} all fit the experiment's settings and judge")
+
+
+def _common(both: Sequence[Sequence[Column]]) -> Column | None:
+    """The first column that both sides have."""
+    left, right = both
+    return next((column for column in left if column in right), None)

@@ -123,24 +123,28 @@ class Round:
         trials = {}
         for arm in self.experiment.arms:
             values = [self._value(self.steps.labels[arm.label, seed]) for seed in self.steps.worlds]
-            known = [value for value in values if value is not None and math.isfinite(value)]
+            known = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
             if len(known) == len(values):
                 trials[arm.label] = Trial(arm.assigned, math.fsum(known) / len(known), self._seeds)
             else:
-                reason = reasons[0] if reasons else f"{self.objective.metric} is undefined"
+                unclear = [value for value in values if isinstance(value, str)]
+                reason = [*reasons, *unclear, f"{self.objective.metric} is undefined"][0]
                 trials[arm.label] = Trial(arm.assigned, None, self._seeds, reason)
                 logger.warning(f"{arm.label}: {reason}")
         return trials
 
-    def _value(self, name: str) -> float | None:
+    def _value(self, name: str) -> float | str | None:
+        """The objective of a run; None if it was not scored or is undefined, a reason if several scores fit the experiment."""
         run = open_run(self._results / RUNS / name)
         if run.manifest is None:
             return None
-        for score in scored(run)[0]:
-            if score.record.suite == self.objective.suite and score.record.data in self.steps.data:
-                metric = score.record.metrics.get(self.objective.metric)
-                return metric.value if metric else None
-        return None
+        records = [score.record for score in scored(run)[0] if score.record.suite == self.objective.suite]
+        made = [record for record in records if record.data in self.steps.data and self.steps.made(record)]
+        if len(made) > 1:
+            variants = ", ".join(f"[{record.variant}]" for record in made)
+            return f"the scores {variants} of {name} all fit the experiment's settings and judge"
+        metric = made[0].metrics.get(self.objective.metric) if made else None
+        return metric.value if metric else None
 
     @property
     def _results(self) -> Path:

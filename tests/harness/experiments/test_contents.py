@@ -47,7 +47,7 @@ SPEC: dict[str, Any] = {
     "benchmarks": "./bench",
     "suites": ["chair"],
     "settings": {"train.balance.data": "held.jsonl"},
-    "evaluation": {"chair.prefix": "."},
+    "evaluation": {"chair.prompt": "."},
     "arms": {
         "dpo": {"method": "dpo", "data": "pairs.jsonl"},
         "mfpo": {"method": "mfpo", "data": "sharegpt:pairs", "settings": {"method.images.detector": "./detector"}},
@@ -99,7 +99,7 @@ MADE = {"generate made", "align made"}
         ("bench/halbench/annotations/instances.json", EVAL),  # CHAIR has none of its own
         ("bench/pope/coco_pope_random.json", set()),
         ("bench/chair/.hidden", set()),
-        ("beside.txt", set()),  # in the folder that the prefix `.` would be
+        ("beside.txt", set()),  # in the folder that the prompt `.` would be
     ],
 )
 def test_a_changed_file_changes_what_is_made_of_it_and_nothing_else(name: str, again: set[str], folder: Path) -> None:

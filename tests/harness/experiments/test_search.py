@@ -146,6 +146,33 @@ def test_the_best_setting_on_validation_is_scored_once_on_test(tmp_path: Path) -
     assert run_experiment(opened(tmp_path), again)[1] is None and trials(tmp_path) == [tried]
 
 
+class ScoredTwice(Pretended):
+    """Beside each score file there is one of another extractor, which sorts before it and says something else."""
+
+    def _evaluate(self, command: list[str]) -> str | None:
+        error = super()._evaluate(command)
+        for path in Path(given(command, "--results")).glob("*/evals/*/scores-spacy.json"):
+            record = json.loads(path.read_text())
+            record["metrics"]["chair_s"]["value"] = float((path.parents[2] / "beta").exists())
+            other = record | {"variant": "nltk", "settings": record["settings"] | {"extractor": "nltk"}}
+            path.with_name("scores-nltk.json").write_text(json.dumps(other))
+            path.with_name("items-nltk.jsonl").write_bytes(path.with_name("items-spacy.jsonl").read_bytes())
+        return error
+
+
+def test_scores_of_another_extractor_decide_nothing(tmp_path: Path) -> None:
+    arms = {"dpo": {"method": "dpo", "search": {"method.beta": [4, 9, 30]}}}
+    changes = {"search": {"objective": "chair_s", "sampler": "grid"}, "arms": arms}
+    [finding], error = run_experiment(opened(tmp_path, **changes), ScoredTwice())
+    assert error is None and [trial["value"] for trial in trials(tmp_path)[0]] == [0.15, 0.025, 0.5]
+    assert finding.column is not None and finding.column.key == "halbench[spacy].chair_s"
+    assert finding.values == pytest.approx((0.025, 1.0))
+    other = changes | {"evaluation": {"halbench.extractor": "nltk"}}
+    [finding], _ = run_experiment(opened(tmp_path, "nltk", **other), ScoredTwice())
+    assert finding.column is not None and finding.column.key == "halbench[nltk].chair_s"
+    assert [trial["value"] for trial in trials(tmp_path, "nltk")[0]] == [1, 1, 1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_an_interrupted_search_goes_on_with_the_same_trials(sampler: str, tmp_path: Path) -> None:

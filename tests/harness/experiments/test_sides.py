@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from harness.evaluation.pictures import Change
 from harness.evaluation.reliance import Answered, reliance
 from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.experiments.claims import Claim, Finding, find, read_claims
+from harness.experiments.evaluated import Scoring
 from harness.experiments.graph import Plan
 from harness.experiments.page import _bases
 from harness.experiments.spec import read_experiment
@@ -88,9 +90,9 @@ def with_margins(path: Path, text: np.ndarray, image: np.ndarray) -> None:
     write_json(path / "manifest.json", manifest | {"summary": {"balance": {"measured": [measured]}}})
 
 
-def finding(folder: Path, text: str, metric: str, left: str, right: str) -> Finding:
+def finding(folder: Path, text: str, metric: str, left: str, right: str, plan: Plan = PLAN) -> Finding:
     runs = [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
-    [tested] = find([Claim(text, metric, left, right, less="<" in text)], PLAN, collect(folder), runs)
+    [tested] = find([Claim(text, metric, left, right, less="<" in text)], plan, collect(folder), runs)
     return tested
 
 
@@ -117,6 +119,22 @@ def test_the_gap_between_clean_and_noised_pictures(tmp_path: Path) -> None:
     assert based.values == pytest.approx((0.5, (5 + 6) / 80)) and based.verdict == "seen"
     missing = finding(tmp_path, "<", "gap[blank].chair_s", "one", "two")
     assert missing.verdict == "no data" and "one has no chair_s with pictures changed by blank" in missing.reason
+
+
+def test_no_choice_is_made_among_scores_that_fit(tmp_path: Path) -> None:
+    """Of two judges of the same name, nothing says which one is the experiment's."""
+    for seed in (1, 2):
+        for name in ("one", "two"):
+            clean = run_of(tmp_path, name, seed, 5, 25) / "evals/halbench@pictures"
+            for folder in (clean, clean / "noise/999"):
+                record = json.loads((folder / "scores-spacy.json").read_text())
+                write_json(folder / "scores-other.json", record | {"variant": "other"})
+                (folder / "items-other.jsonl").write_bytes((folder / "items-spacy.jsonl").read_bytes())
+    for settings, reason in (({}, "the scores [other], [spacy] of one-1 all fit"), ({"extractor": "llm"}, "no ")):
+        fitting = replace(PLAN, scorings={"halbench": Scoring(settings)})
+        for metric in ("chair_s", "gap[999].chair_s"):
+            refused = finding(tmp_path, "<", metric, "one", "two", fitting)
+            assert refused.verdict == "no data" and reason in refused.reason, refused.reason
 
 
 def test_margins_on_held_out_pairs(tmp_path: Path) -> None:
