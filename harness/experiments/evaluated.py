@@ -4,11 +4,18 @@ experiment's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from harness.records.score_files import SuiteScores
+from harness.analysis.reliance import CHANGES
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_json
+from harness.evaluation.suites import suite_folder
+from harness.records.score_files import ScoresRecord, SuiteScores, read_scores
+from harness.runs.folders import Run, open_run
 
 
 @dataclass(frozen=True)
@@ -32,3 +39,77 @@ class Scoring:
         if self.judge is None or record.judge is None:
             return self.judge is None and record.judge is None
         return record.judge.judge == self.judge and self.judge_model in (None, record.judge.model)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an evaluation scores.
+
+    Attributes:
+        runs: their folders, below that of all runs.
+        base: the label of their base model, if it is scored with them.
+        data: name of the benchmark data.
+        scorings: by suite.
+        change: of the pictures, as the folder of its answers is named; "" for the original ones.
+    """
+
+    runs: tuple[str, ...]
+    base: str | None
+    data: str
+    scorings: Mapping[str, Scoring]
+    change: str = ""
+
+    def folders(self, runs: Path) -> Iterator[Path]:
+        """The folders of the answers and scores, of the runs that are complete. `runs`: the folder of all runs."""
+        made = [run for name in self.runs if (run := open_run(runs / name)).manifest is not None]
+        for run in [*self._bases(runs, made), *made]:
+            for suite in self.scorings:
+                folder = suite_folder(run.path, suite, self.data)
+                yield folder / CHANGES / self.change if self.change else folder
+
+    def _bases(self, runs: Path, made: Sequence[Run]) -> list[Run]:
+        """The run of the base model: of those with its label the ones with the weights that the runs were trained on. Manifests of before
+        the fingerprint was recorded say nothing about weights."""
+        if self.base is None:
+            return []
+        every = [open_run(path.parent) for path in sorted(runs.glob("base-*/manifest.json"))]
+        weights = {run.manifest.base.fingerprint for run in made if run.manifest}
+        return [
+            run
+            for run in every
+            if run.manifest and run.kind == "base" and run.base_label == self.base
+            and (weights <= {None} or run.manifest.base.fingerprint in {None, *weights})
+        ]  # fmt: skip
+
+    def scored(self, runs: Path) -> dict[str, str]:
+        """The score files of this evaluation, below the folder of all runs, with a hash of what was scored: which items, of which
+        answers, and the sums of their counts. What a judge's replies cost is no part of it: it differs whenever stored replies are read.
+        """
+        hashes = {}
+        for folder in self.folders(runs):
+            for path in sorted(folder.glob("scores*.json")):
+                record = _usable(path)
+                scoring = self.scorings.get(record.suite) if record is not None else None
+                if record is not None and scoring is not None and scoring.made(record):
+                    hashes[path.relative_to(runs).as_posix()] = _hash_of(record)
+        return hashes
+
+    def lacks(self, runs: Path, hashes: Mapping[str, str]) -> bool:
+        """Whether a run or a suite of it has none of the score files in `hashes`."""
+        scored = {(runs / path).parent for path in hashes}
+        folders = set(self.folders(runs))
+        complete = len(folders) >= len(self.scorings) * (len(self.runs) + (self.base is not None))
+        return not complete or not folders <= scored
+
+
+def _usable(path: Path) -> ScoresRecord | None:
+    """A score file; None for one that cannot be used, which is as good as missing."""
+    with contextlib.suppress(BadInputError):
+        return read_scores(path)
+    return None
+
+
+def _hash_of(record: ScoresRecord) -> str:
+    return sha256_json(
+        [record.n, record.unscored, record.of, record.checkpoint, record.sampling.model_dump(), record.counts]
+    )

@@ -129,9 +129,10 @@ class _Execution:
 
     def _end(self, running: _Running, error: str | None) -> None:
         name = running.step.name
+        has_scores = error is None
         if running.lost and not error:
             error = f"done without {', '.join(running.lost)}, which failed"
-        self._folder.keep(running.step, "failed" if error else "done", running.seconds, error)
+        self._folder.keep(running.step, "failed" if error else "done", running.seconds, error, has_scores=has_scores)
         if error:
             self.failed[name] = error
             logger.warning(f"step {name} failed: {error}")

@@ -18,7 +18,7 @@ from harness.evaluation.pictures import Change
 from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
 from harness.experiments.contents import Contents, contents
-from harness.experiments.evaluated import Scoring
+from harness.experiments.evaluated import Asked, Scoring
 from harness.experiments.keys import MOST_RUNS, ExperimentSpec
 from harness.experiments.rounds import before_alignment, sharing_answers
 from harness.experiments.scoring import scorings_of
@@ -110,7 +110,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
         in_order = [rounds[place] for place in sorted(rounds)]
         of_seed = [
             step
-            for clean in _with_evaluations(experiment, seed, model, in_order, stages, results, read)
+            for clean in _with_evaluations(experiment, seed, model, in_order, stages, scorings, results, read)
             for step in (clean, *(_noised(clean, changes) if clean.kind == "eval" else []))
         ]
         in_turn = _bases_in_turn(_in_world(model, of_seed), resolve(model).label, asked_base)
@@ -194,6 +194,7 @@ def _with_evaluations(
     model: str,
     rounds: Sequence[Mapping[str, Step]],
     stages: Mapping[str, Sequence[Step]],
+    scorings: Mapping[str, Scoring],
     results: Path,
     read: Contents,
 ) -> list[Step]:
@@ -207,7 +208,8 @@ def _with_evaluations(
         steps += in_round.values()
         size = ADAPTERS if place == 0 else 1
         for start in range(0, len(aligned), size):
-            steps.append(_evaluate(experiment, seed, model, aligned[start : start + size], number, results, read))
+            part = aligned[start : start + size]
+            steps.append(_evaluate(experiment, seed, model, part, number, scorings, results, read))
             number += 1
     return steps
 
@@ -295,7 +297,14 @@ def _determining(train: TrainSettings) -> dict[str, Any]:
 
 
 def _evaluate(
-    experiment: Experiment, seed: int, model: str, aligned: Sequence[Step], number: int, results: Path, read: Contents
+    experiment: Experiment,
+    seed: int,
+    model: str,
+    aligned: Sequence[Step],
+    number: int,
+    scorings: Mapping[str, Scoring],
+    results: Path,
+    read: Contents,
 ) -> Step:
     """Serve the runs of a seed, with their base model first, and score all suites."""
     spec = experiment.spec
@@ -321,7 +330,9 @@ def _evaluate(
         f"{len(aligned)} runs{' and the base' if number == 0 else ''} on {', '.join(experiment.suites)}, seed {seed}"
     )
     needs = tuple(dict.fromkeys(step.name for step in aligned))
-    return Step(f"eval-s{seed}-{number}", "eval", tuple(command), needs, key, about)
+    base = resolve(model).label if number == 0 else None
+    asked = Asked(tuple(step.run for step in aligned), base, data_name(data), scorings)
+    return Step(f"eval-s{seed}-{number}", "eval", tuple(command), needs, key, about, asked=asked)
 
 
 def _noised(evaluated: Step, changes: Sequence[Change]) -> list[Step]:
@@ -338,6 +349,7 @@ def _noised(evaluated: Step, changes: Sequence[Change]) -> list[Step]:
                 after=tuple(step.name for step in steps[-1:]),
                 key=sha256_json([evaluated.key, change.about()]),
                 about=f"{evaluated.about}, pictures: {change.label}",
+                asked=replace(evaluated.asked, change=change.word) if evaluated.asked else None,
             )
         )
     return steps

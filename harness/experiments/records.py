@@ -21,6 +21,10 @@ class DoneStepFile(Record):
     error: AnyText | None = Field(None, description="end of the command's messages, if it failed")
     process: int | None = Field(None, description="id of the process that ran the experiment")
     finished: str | None = Field(None, description="time in UTC, ISO 8601")
+    scored: dict[str, str] | None = Field(
+        None,
+        description="of an evaluation that ended, at least of some runs: score file below the runs' folder -> hash of what was scored",
+    )
 
 
 class RunningFile(Record):

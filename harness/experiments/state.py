@@ -19,9 +19,10 @@ from harness.core.locks import is_held
 from harness.core.reading import read_json
 from harness.core.record import check
 from harness.core.terminal import one_line
+from harness.experiments.evaluated import Asked
 from harness.experiments.graph import Plan
 from harness.experiments.records import DoneStepFile, RunningFile
-from harness.experiments.step import WORLDS, Step
+from harness.experiments.step import RUNS, WORLDS, Step
 from harness.runs.folders import MANIFEST, open_run
 
 State = Literal["done", "failed", "changed", "waiting", "running"]
@@ -33,7 +34,8 @@ _TAIL = 4_096
 
 @dataclass(frozen=True)
 class StepRecord:
-    """The state of a step: `changed` was done with other settings, `failed` had an error. `seconds`: what it took, or took so far."""
+    """The state of a step: `changed` was done with other settings, or its scores were replaced since; `failed` had an error. `seconds`:
+    what it took, or took so far."""
 
     state: State
     seconds: float | None = None
@@ -88,8 +90,18 @@ class ExperimentFolder:
             return StepRecord("waiting")
         if kept.key != step.key:
             return StepRecord("changed")
+        if kept.state == "done" and step.asked is not None and not self._has_scores(step.asked, kept):
+            return StepRecord("changed")
         state: State = "done" if kept.state == "done" and not step.makes else "failed"
         return StepRecord(state, kept.seconds, kept.error)
+
+    def _has_scores(self, asked: Asked, kept: DoneStepFile) -> bool:
+        """Whether the scores of an evaluation are still those that it wrote. Another experiment may have scored its runs on fewer
+        questions, or have made them again. Of a record without hashes, which an earlier version wrote, the files must be there."""
+        present = asked.scored(self.results / RUNS)
+        if kept.scored is None:
+            return not asked.lacks(self.results / RUNS, present)
+        return all(present.get(path) == value for path, value in kept.scored.items())
 
     def _kept(self, step: Step) -> DoneStepFile | None:
         path = self._record_file(step)
@@ -128,8 +140,26 @@ class ExperimentFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / _RUNNING, RunningFile(begun=dict(begun)).written())
 
-    def keep(self, step: Step, state: Literal["done", "failed"], seconds: float, error: str | None = None) -> None:
-        """Store how a step ended."""
+    def keep(
+        self,
+        step: Step,
+        state: Literal["done", "failed"],
+        seconds: float,
+        error: str | None = None,
+        *,
+        has_scores: bool | None = None,
+    ) -> None:
+        """Store how a step ended.
+
+        Args:
+            step: the step.
+            state: how it ended.
+            seconds: that it took.
+            error: why it failed.
+            has_scores: whether an evaluation scored at least some of its runs: those that there were, if the step failed because others
+                were missing. Default: whether it is done.
+        """
+        has_scores = state == "done" if has_scores is None else has_scores
         path = self._record_file(step)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(
@@ -143,6 +173,7 @@ class ExperimentFolder:
                 error=error,
                 process=os.getpid(),
                 finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                **({"scored": step.asked.scored(self.results / RUNS)} if step.asked and has_scores else {}),
             ).written(),
         )
 

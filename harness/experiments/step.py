@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError
+from harness.experiments.evaluated import Asked
 from harness.experiments.keys import dotted
 
 RUNS = "runs"
@@ -33,6 +34,7 @@ class Step:
         makes: folder below the results that the step makes; it is complete if it has a manifest. "" for evaluations.
         answers: of a generation, hashes of what determines the answers that it samples, apart from their number, and of the judge; empty
             for other steps.
+        asked: what an evaluation scores; None for other steps.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Step:
     after: tuple[str, ...] = ()
     makes: str = ""
     answers: tuple[str, ...] = ()
+    asked: Asked | None = None
 
     @property
     def does_without(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -91,14 +92,15 @@ class Pretended:
         results, source = Path(given(command, "--results")), given(command, "--data")
         data, model = source.replace(":", "-").replace("@", "-"), source.partition("@")[0]
         assert "validation" in data or "pocket-6-test" in data
+        count = int(given(command, "--limit")) if "--limit" in command else 40
         for name in given(command, "--run").split(","):
             manifest = (results / name / "manifest.json").read_text()
             wrong = min(39, round(abs(float((results / name / "beta").read_text()) - 10)))
-            said = [f"A dog{' and a cat' if number < wrong else ''}." for number in range(40)]
+            said = [f"A dog{' and a cat' if number < wrong else ''}." for number in range(count)]
             make_run(results, name, said, data, method="dpo", model=model)
             (results / name / "manifest.json").write_text(manifest)
         make_run(
-            results, f"base-{model.replace(':', '-')}", ["A dog and a cat."] * 40, data, method="base", model=model
+            results, f"base-{model.replace(':', '-')}", ["A dog and a cat."] * count, data, method="base", model=model
         )
         (results / f"base-{model.replace(':', '-')}" / "manifest.json").write_text(
             json.dumps({"kind": "base", "name": model, "base": {"label": model}})
@@ -377,6 +379,39 @@ def test_a_base_model_is_counted_for_the_step_that_asks_it_first(tmp_path: Path)
     assert asking(two, other)[1] == {"eval-s6-0": both}, "a sample of its questions is not the same questions"
     named = written("named", arms=mild, model="llava-v1.6-7b", seeds=[0, 1], noise=[500])
     assert asking(named) == [{"eval-s0-0": both, "noise-s0-0-500": both, "eval-s1-0": set(), "noise-s1-0-500": set()}]
+
+
+def test_scores_that_another_experiment_replaced_are_made_again(tmp_path: Path) -> None:
+    """Both score the same run: one on all questions, the other on a few."""
+    plain = {"search": None, "arms": {"dpo": {"method": "dpo"}}, "suites": ["halbench"]}
+    few = plain | {"questions": 16}
+
+    def again(name: str, **changes: Any) -> tuple[list[str], Any]:
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(SPEC | changes))
+        entry = open_experiment(str(tmp_path / f"{name}.yaml"), {}, tmp_path / "results", many=False)
+        states = {step.kind: record.state for step, record in entry.folder.table(entry.plan)}
+        work = Pretended()
+        [finding], error = run_experiment(entry, work)
+        assert error is None
+        return [states["eval"], *(command[0] for command in work.commands)], finding.values
+
+    asked, whole = again("whole", **plain)
+    assert asked == ["waiting", "align", "eval"] and again("whole", **plain) == (["done"], whole)
+    assert again("few", **few)[0] == ["waiting", "eval"] and again("few", **few)[0] == ["done"]
+    assert again("whole", **plain) == (["changed", "eval"], whole) and again("whole", **plain) == (["done"], whole)
+    # The other one makes the run again, after somebody removed it.
+    [run] = (tmp_path / "results/runs").glob("dpo-*")
+    shutil.rmtree(run)
+    assert again("few", **few)[0] == ["changed", "align", "eval"]
+    assert again("whole", **plain) == (["changed", "eval"], whole)
+    # A record of an earlier version has no hashes: it is done while there are scores.
+    record = tmp_path / "results/whole/steps/eval-s6-0.json"
+    kept = json.loads(record.read_text())
+    assert len(kept.pop("scored")) == 2
+    record.write_text(json.dumps(kept))
+    assert again("whole", **plain)[0] == ["done"]
+    next(run.glob("evals/*/scores-spacy.json")).unlink()
+    assert again("whole", **plain)[0] == ["changed", "eval"]
 
 
 def test_a_failing_experiment_does_not_stop_the_next(tmp_path: Path) -> None:

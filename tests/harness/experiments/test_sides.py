@@ -18,7 +18,7 @@ from harness.evaluation.pictures import Change
 from harness.evaluation.reliance import Answered, reliance
 from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.experiments.claims import Claim, Finding, find, read_claims
-from harness.experiments.evaluated import Scoring
+from harness.experiments.evaluated import Asked, Scoring
 from harness.experiments.graph import Plan
 from harness.experiments.page import _bases
 from harness.experiments.spec import read_experiment
@@ -74,6 +74,19 @@ def test_the_base_of_the_page_is_the_one_that_was_trained_on(tmp_path: Path) -> 
         write_json(path / "manifest.json", manifest | {"kind": kind, "base": base})
     bases = _bases(PLAN, tmp_path, [open_run(tmp_path / "one-1")])
     assert [run.name for run in bases] == ["base-m-1", "base-n"]
+
+
+def test_an_evaluation_needs_the_scores_of_its_own_base_model(tmp_path: Path) -> None:
+    """Not those of other weights with the same label."""
+    asked = Asked(("one-1",), "m:1", "pictures", {"halbench": Scoring({})})
+    for name, kind, weights, lacks in (
+        ("one-1", "align", "mine", True), ("base-m", "base", "other", True), ("base-m-1", "base", "mine", False),
+    ):  # fmt: skip
+        path = make_run(tmp_path, name, said(1))
+        manifest = json.loads((path / "manifest.json").read_text())
+        write_json(path / "manifest.json", manifest | {"kind": kind, "base": {"label": "m:1", "fingerprint": weights}})
+        assert asked.lacks(tmp_path, asked.scored(tmp_path)) is lacks, name
+    assert {path.partition("/")[0] for path in asked.scored(tmp_path)} == {"one-1", "base-m-1"}
 
 
 def with_margins(path: Path, text: np.ndarray, image: np.ndarray) -> None:
