@@ -45,6 +45,7 @@ class RoundFile(Record):
     """`search/NUMBER/values.json`: the objectives of a round of trials."""
 
     steps: str = Field(description="hash of the keys of the round's steps")
+    objective: str | None = Field(None, description="suite and metric; a file of an earlier version does not say it")
     trials: list[TrialFile]
 
 

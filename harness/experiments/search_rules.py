@@ -28,6 +28,11 @@ class Objective:
     unit: str
     needs_judge: bool
 
+    @property
+    def key(self) -> str:
+        """Suite and metric."""
+        return f"{self.suite}.{self.metric}"
+
     @classmethod
     def of(cls, experiment: Experiment) -> Objective:
         """The objective that the file names: `METRIC`, or `SUITE.METRIC` if several suites compute it.

@@ -155,12 +155,14 @@ class Round:
         return sha256_json([step.key for step in self.steps.steps if step.kind != "world"])
 
     def _kept(self) -> dict[str, Trial] | None:
-        """The values of a round that ended, which later scores of the same runs do not change; None if its steps are others."""
+        """The values of a round that ended, which later scores of the same runs do not change; None if its steps are others, or if they
+        are values of another objective. A file that does not say its objective was written before the objective could be compared: its
+        runs' scores are read again."""
         path = self.folder.path / VALUES
         if not path.exists():
             return None
         record = check(RoundFile, read_json(path, "values of a search"), "values of a search", path)
-        if record.steps != self._identity():
+        if record.steps != self._identity() or record.objective != self.objective.key:
             return None
         return {entry.label: Trial(entry.settings, entry.value, self._seeds) for entry in record.trials}
 
@@ -171,4 +173,5 @@ class Round:
         trials = [
             {"label": label, "settings": dict(entry.settings), "value": entry.value} for label, entry in values.items()
         ]
-        write_json(self.folder.path / VALUES, {"steps": self._identity(), "trials": trials})
+        kept = {"steps": self._identity(), "objective": self.objective.key, "trials": trials}
+        write_json(self.folder.path / VALUES, kept)

@@ -258,6 +258,28 @@ def test_a_value_is_kept_when_the_run_is_scored_again(tmp_path: Path) -> None:
     assert run_experiment(opened(tmp_path), Pretended(ends_after=0))[1] is None and trials(tmp_path) == before
 
 
+def test_another_objective_reads_the_scores_again(tmp_path: Path) -> None:
+    """Its values are not those that were kept for the objective before, although the steps are the same ones."""
+    arms = {"dpo": {"method": "dpo", "search": {"method.beta": [4, 9, 30]}}}
+    grid = {"sampler": "grid", "objective": "chair_s"}
+    assert run_experiment(opened(tmp_path, search=grid, arms=arms), Pretended())[1] is None
+    assert [trial["value"] for trial in trials(tmp_path)[0]] == [0.15, 0.025, 0.5]
+    other = grid | {"objective": "chair_i"}
+    assert opened(tmp_path, search=other, arms=arms).searches.searched[0].finished
+    assert run_experiment(opened(tmp_path, search=other, arms=arms), Pretended(ends_after=0))[1] is None
+    # A dog in each of 40 descriptions, and a cat that is not there in 6, 1 or 20.
+    wanted = pytest.approx([6 / 46, 1 / 41, 20 / 60])
+    assert [trial["value"] for trial in trials(tmp_path)[0]] == wanted
+    # Values that an earlier version kept do not say what they are of.
+    kept = tmp_path / "results/a/search/000/values.json"
+    record = json.loads(kept.read_text())
+    assert record.pop("objective") == "halbench.chair_i"
+    record["trials"][0]["value"] = 0.001
+    kept.write_text(json.dumps(record))
+    assert run_experiment(opened(tmp_path, search=other, arms=arms), Pretended(ends_after=0))[1] is None
+    assert [trial["value"] for trial in trials(tmp_path)[0]] == wanted
+
+
 def test_a_failed_trial_is_said_and_tried_again(tmp_path: Path) -> None:
     arms = {"dpo": {"method": "dpo", "search": {"method.beta": [4, 9, 30]}}}
     changes = {"search": {"objective": "halbench.chair_s", "sampler": "grid"}, "arms": arms}
