@@ -39,6 +39,9 @@ class TrialFile(Record):
     label: AnyText = Field(description="of the arm, with the trial's number")
     settings: dict[str, Any] = Field(description="by dotted key")
     value: Number = Field(description="objective, mean over the round's seeds")
+    runs: list[str] | None = Field(
+        None, description="names of its runs, by seed; they identify the trial, as labels can change"
+    )
 
 
 class RoundFile(Record):

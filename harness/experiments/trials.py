@@ -117,12 +117,16 @@ class Round:
     def _seeds(self) -> tuple[int, ...]:
         return tuple(self.experiment.spec.seeds)
 
+    def _runs(self, arm: Arm) -> tuple[str, ...]:
+        """The names of a trial's runs, by seed. They are hashes of what was tried, so they stay when the arm gets another name."""
+        return tuple(self.steps.labels[arm.label, seed] for seed in self.steps.worlds)
+
     def _measured(self, failed: Mapping[str, str]) -> dict[str, Trial]:
         """The objective's mean over the seeds, from the runs' scores."""
         reasons = list(failed.values())
         trials = {}
         for arm in self.experiment.arms:
-            values = [self._value(self.steps.labels[arm.label, seed]) for seed in self.steps.worlds]
+            values = [self._value(name) for name in self._runs(arm)]
             known = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
             if len(known) == len(values):
                 trials[arm.label] = Trial(arm.assigned, math.fsum(known) / len(known), self._seeds)
@@ -164,14 +168,24 @@ class Round:
         record = check(RoundFile, read_json(path, "values of a search"), "values of a search", path)
         if record.steps != self._identity() or record.objective != self.objective.key:
             return None
-        return {entry.label: Trial(entry.settings, entry.value, self._seeds) for entry in record.trials}
+        values = {tuple(entry.runs): entry.value for entry in record.trials if entry.runs}
+        arms = self.experiment.arms
+        if any(self._runs(arm) not in values for arm in arms):
+            return None
+        return {arm.label: Trial(arm.assigned, values[self._runs(arm)], self._seeds) for arm in arms}
 
     def _keep(self, values: Mapping[str, Trial]) -> None:
         """Keep a round's values, unless a trial failed: the next command tries it again."""
         if any(trial.value is None for trial in values.values()):
             return
         trials = [
-            {"label": label, "settings": dict(entry.settings), "value": entry.value} for label, entry in values.items()
+            {
+                "label": arm.label,
+                "settings": dict(arm.assigned),
+                "value": values[arm.label].value,
+                "runs": list(self._runs(arm)),
+            }
+            for arm in self.experiment.arms
         ]
         kept = {"steps": self._identity(), "objective": self.objective.key, "trials": trials}
         write_json(self.folder.path / VALUES, kept)

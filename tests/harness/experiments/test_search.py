@@ -112,7 +112,7 @@ class Pretended:
 
 
 def opened(folder: Path, results: str = "results", **changes: Any) -> Any:
-    (folder / "a.yaml").write_text(yaml.safe_dump(SPEC | changes))
+    (folder / "a.yaml").write_text(yaml.safe_dump(SPEC | changes, sort_keys=False))
     return open_experiment(str(folder / "a.yaml"), {}, folder / results, many=False)
 
 
@@ -256,6 +256,24 @@ def test_a_value_is_kept_when_the_run_is_scored_again(tmp_path: Path) -> None:
         record["metrics"]["chair_s"]["value"] = 0.77
         scores.write_text(json.dumps(record))
     assert run_experiment(opened(tmp_path), Pretended(ends_after=0))[1] is None and trials(tmp_path) == before
+
+
+def test_values_follow_what_was_tried_when_arms_get_other_names(tmp_path: Path) -> None:
+    grid = {"sampler": "grid", "objective": "chair_s"}
+    low, high = ({"method": "dpo", "search": {"method.beta": betas}} for betas in ([4, 8], [12, 30]))
+
+    def values(arms: dict[str, Any]) -> dict[str, list[float]]:
+        entry = opened(tmp_path, search=grid, arms=arms, claims=[])
+        shown = {one.arm.label: [trial.value for trial in one.trials] for one in entry.searches.searched}
+        _, error = run_experiment(entry, Pretended(ends_after=None if "a" in arms and "b" in arms else 0))
+        assert error is None
+        return shown
+
+    values({"a": low, "b": high})
+    kept = {"low": pytest.approx([6 / 40, 2 / 40]), "high": pytest.approx([2 / 40, 20 / 40])}
+    assert values({"a": low, "b": high}) == {"a": kept["low"], "b": kept["high"]}
+    assert values({"first": low, "second": high}) == {"first": kept["low"], "second": kept["high"]}
+    assert values({"b": low, "a": high}) == {"b": kept["low"], "a": kept["high"]}, "the names are exchanged"
 
 
 def test_another_objective_reads_the_scores_again(tmp_path: Path) -> None:
