@@ -50,7 +50,7 @@ def write_page(
         experiment: as it was read.
         plan: of the experiment with the settings that its searches chose.
         folder: of the experiment.
-        failed: name of a step or a search -> why it failed.
+        failed: name of a step, of the experiment or of a round of its searches, or of a search -> why it failed.
         searches: how the settings were chosen.
 
     Raises:

@@ -100,14 +100,14 @@ def run_experiment(opened: Opened, workers: Workers) -> tuple[Sequence[Finding],
             searches = search(experiment, folder.results, folder, workers)
             check_ended(searches)
             steps = plan(searches.resolved(experiment), folder.results, many=True)
-            failed = searches.failed | run_steps(steps, folder, workers)
+            failed = {**searches.failed, **searches.failed_steps, **run_steps(steps, folder, workers)}
             findings = write_page(experiment, steps, folder, failed, searches)
     finally:
         workers.close()
     if not failed:
         return findings, None
     return findings, HarnessError(
-        f"{len(failed)} of {len(steps.steps)} steps failed, {next(iter(failed))} among them",
+        f"{len(failed)} steps failed, {next(iter(failed))} among them",
         where=str(folder.path),
         remedy="fix the errors in their logs, and run the same command again; finished steps are kept",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,13 @@ class Searches:
         rounds: if the searches have not ended: the present round, and those that are known to follow it. Which settings go on to them
             with `halving` is not known yet; the first ones stand for them.
         adaptive: whether the settings of later rounds depend on this one, and even their number is not known here.
+        failed_steps: of the rounds that were run now: `search/ROUND/STEP` -> why it failed.
     """
 
     searched: Sequence[Searched]
     rounds: Sequence[Round] = ()
     adaptive: bool = False
+    failed_steps: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def round(self) -> Sequence[tuple[Step, StepRecord]]:
@@ -126,24 +128,25 @@ def search(experiment: Experiment, results: Path, folder: ExperimentFolder, work
         default = _own(experiment, arm)
         entries.append(Searched(arm, default, [], objective.maximise, len(about.seeds)))
         samplers.append(sampler_of(about, arm.space, default, maximise=objective.maximise))
-    number = 0
+    number, failed = 0, dict[str, str]()
     while True:
         asked = [sampler.ask() for sampler in samplers]
         for entry, settings in zip(entries, asked, strict=True):
             entry.finished = not settings
         if not any(asked):
-            return Searches(entries)
+            return Searches(entries, failed_steps=failed)
         batches = [_Batch.of(entry, settings) for entry, settings in zip(entries, asked, strict=True)]
         parts = _parts(about)
         for place, seeds in enumerate(parts):
             of_part = [arm for batch in batches for arm in batch.arms]
             tried = Round.of(experiment, objective, of_part, seeds, folder, number)
-            values = tried.values(workers)
-            if values is None:
+            measured = tried.values(workers)
+            if measured is None:
                 later = _later(experiment, objective, batches, parts[place + 1 :], folder, number)
                 return Searches(entries, [tried, *later], about.sampler == "tpe")
+            failed |= measured.failed
             for batch in batches:
-                batch.add(values, is_last=place == len(parts) - 1)
+                batch.add(measured.trials, is_last=place == len(parts) - 1)
             number += 1
         for sampler, batch in zip(samplers, batches, strict=True):
             if batch.trials:

@@ -95,6 +95,13 @@ class ExperimentFolder:
         state: State = "done" if kept.state == "done" and not step.makes else "failed"
         return StepRecord(state, kept.seconds, kept.error)
 
+    def scored_runs(self, step: Step) -> set[str]:
+        """The runs that an evaluation scored, by its record, also if it failed because others were missing; none for other steps."""
+        kept = self._kept(step)
+        if kept is None or kept.key != step.key:
+            return set()
+        return {path.partition("/evals/")[0] for path in kept.scored or {}}
+
     def _has_scores(self, asked: Asked, kept: DoneStepFile) -> bool:
         """Whether the scores of an evaluation are still those that it wrote. Another experiment may have scored its runs on fewer
         questions, or have made them again. Of a record without hashes, which an earlier version wrote, the files must be there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,19 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a round gave.
+
+    Attributes:
+        trials: by the labels of its arms.
+        failed: step -> why it failed, where the round was run now.
+    """
+
+    trials: Mapping[str, Trial]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Round:
     """Trials that are run side by side, as arms of an experiment on the search's data, in a folder of their own."""
 
@@ -102,16 +115,18 @@ class Round:
         """Its steps with their state."""
         return self.folder.table(self.steps)
 
-    def values(self, workers: Workers | None) -> dict[str, Trial] | None:
-        """By the trials' labels, what they gave; None if some are not done and there are no workers to do them."""
+    def values(self, workers: Workers | None) -> Measured | None:
+        """What the trials gave; None if some are not done and there are no workers to do them."""
         kept = self._kept()
         if kept is not None:
-            return kept
+            return Measured(kept)
         if workers is None:  # who only looks writes nothing
-            return self._measured({}) if all(record.state == "done" for _, record in self.rows) else None
-        values = self._measured(run_steps(self.steps, self.folder, workers))
-        self._keep(values)
-        return values
+            return Measured(self._measured({})) if all(record.state == "done" for _, record in self.rows) else None
+        failed = run_steps(self.steps, self.folder, workers)
+        trials = self._measured(failed)
+        self._keep(trials)
+        place = self.folder.path.relative_to(self.folder.path.parents[1])
+        return Measured(trials, {f"{place.as_posix()}/{name}": reason for name, reason in failed.items()})
 
     @property
     def _seeds(self) -> tuple[int, ...]:
@@ -122,20 +137,32 @@ class Round:
         return tuple(self.steps.labels[arm.label, seed] for seed in self.steps.worlds)
 
     def _measured(self, failed: Mapping[str, str]) -> dict[str, Trial]:
-        """The objective's mean over the seeds, from the runs' scores."""
-        reasons = list(failed.values())
+        """The objective's mean over the seeds, from the runs' scores; none for a trial of which a step failed, whose scores on disk are
+        of an earlier evaluation."""
         trials = {}
         for arm in self.experiment.arms:
-            values = [self._value(name) for name in self._runs(arm)]
+            lost = self._lost(arm, failed)
+            values = [None if lost else self._value(name) for name in self._runs(arm)]
             known = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
             if len(known) == len(values):
                 trials[arm.label] = Trial(arm.assigned, math.fsum(known) / len(known), self._seeds)
             else:
                 unclear = [value for value in values if isinstance(value, str)]
-                reason = [*reasons, *unclear, f"{self.objective.metric} is undefined"][0]
+                reason = [*lost, *unclear, f"{self.objective.metric} is undefined"][0]
                 trials[arm.label] = Trial(arm.assigned, None, self._seeds, reason)
                 logger.warning(f"{arm.label}: {reason}")
         return trials
+
+    def _lost(self, arm: Arm, failed: Mapping[str, str]) -> list[str]:
+        """Why alignments or evaluations of a trial failed. An evaluation that went on without other runs has not failed for it."""
+        reasons = []
+        for step in self.steps.steps:
+            if step.name not in failed:
+                continue
+            mine = set(self._runs(arm)) & {step.run, *(step.asked.runs if step.asked else ())}
+            if mine and not mine <= self.folder.scored_runs(step):
+                reasons.append(failed[step.name])
+        return reasons
 
     def _value(self, name: str) -> float | str | None:
         """The objective of a run; None if it was not scored or is undefined, a reason if several scores fit the experiment."""

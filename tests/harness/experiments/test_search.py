@@ -234,7 +234,9 @@ def test_halving_tries_the_better_half_with_each_further_seed(tmp_path: Path) ->
 
 def test_a_failed_trial_does_not_go_on(tmp_path: Path) -> None:
     """It is tried again by the next command, and with it what depends on it."""
-    assert run_experiment(opened(tmp_path, **HALVED), Pretended(breaks="9"))[1] is None
+    assert "2 steps failed, search/000/align-dpo-" in str(
+        run_experiment(opened(tmp_path, **HALVED), Pretended(breaks="9"))[1]
+    )
     [tried] = trials(tmp_path)
     got = {trial["settings"]["method.beta"]: (trial["value"] is None, trial["seeds"]) for trial in tried}
     assert got == {1: (False, [0, 1]), 3: (False, [0, 1, 2]), 7: (False, [0, 1, 2]), 9: (True, [0]), 30: (False, [0])}
@@ -301,7 +303,10 @@ def test_another_objective_reads_the_scores_again(tmp_path: Path) -> None:
 def test_a_failed_trial_is_said_and_tried_again(tmp_path: Path) -> None:
     arms = {"dpo": {"method": "dpo", "search": {"method.beta": [4, 9, 30]}}}
     changes = {"search": {"objective": "halbench.chair_s", "sampler": "grid"}, "arms": arms}
-    assert run_experiment(opened(tmp_path, **changes), Pretended(breaks="9"))[1] is None
+    _, error = run_experiment(opened(tmp_path, **changes), Pretended(breaks="9"))
+    assert error is not None and "2 steps failed, search/000/align-dpo-" in str(error)
+    page = (tmp_path / "results/a/index.md").read_text().partition("## Steps that failed")[2]
+    assert "- search/000/align-dpo-" in page and "- search/000/eval-s0-0: done without align-dpo-" in page
     [tried] = trials(tmp_path)
     assert [(trial["settings"]["method.beta"], trial["value"]) for trial in tried] == [(4, 0.15), (9, None), (30, 0.5)]
     mended = Pretended()
@@ -313,6 +318,26 @@ def test_a_failed_trial_is_said_and_tried_again(tmp_path: Path) -> None:
             opened(tmp_path, "none", **changes | {"arms": {"dpo": {"method": "dpo", "search": {"method.beta": [9]}}}}),
             Pretended(breaks="9"),
         )
+
+
+class Unanswering(Pretended):
+    """Its evaluations on the validation split fail."""
+
+    def _evaluate(self, command: list[str]) -> str | None:
+        return "no answer" if "validation" in given(command, "--data") else super()._evaluate(command)
+
+
+def test_old_scores_are_no_value_where_the_evaluation_failed(tmp_path: Path) -> None:
+    """With other questions the trials are evaluated again; the scores on the earlier questions are still there."""
+    changes: dict[str, Any] = {"search": {"objective": "chair_s", "sampler": "grid"}}
+    changes["arms"] = {"dpo": {"method": "dpo", "search": {"method.beta": [4, 9, 30]}}}
+    assert run_experiment(opened(tmp_path, **changes), Pretended())[1] is None
+    changes["search"] = changes["search"] | {"questions": 20}
+    with pytest.raises(BadInputError, match="no trial of any search has a value; search dpo: no answer"):
+        run_experiment(opened(tmp_path, **changes), Unanswering())
+    assert not opened(tmp_path, **changes).searches.searched[0].trials
+    assert run_experiment(opened(tmp_path, **changes), Pretended())[1] is None
+    assert [trial["value"] for trial in trials(tmp_path)[0]] == [6 / 20, 1 / 20, 1]
 
 
 @pytest.mark.claims(
