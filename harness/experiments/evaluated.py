@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,11 @@ class Asked:
             for suite in self.scorings:
                 folder = suite_folder(run.path, suite, self.data)
                 yield folder / CHANGES / self.change if self.change else folder
+
+    def locks(self, runs: Path) -> Iterator[Path]:
+        """The lock files of the answers, which one process at a time writes; with changed pictures also those of the plain answers."""
+        for folder in replace(self, change="").folders(runs):
+            yield from folder.glob("**/.responses.lock")
 
     def _bases(self, runs: Path, made: Sequence[Run]) -> list[Run]:
         """The run of the base model: of those with its label the ones with the weights that the runs were trained on. Manifests of before

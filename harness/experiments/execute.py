@@ -74,6 +74,8 @@ class _Execution:
         self._total, self.failed = len(self._waiting), dict[str, str]()
         self._runs = {step.name: step.run for step in plan.steps}
         self._under_way: dict[Future[str | None], _Running] = {}
+        self._held_back: set[str] = set()
+        """Steps that could start, but whose files another process is writing."""
         changed = [step.name for step in self._waiting if records[step.name].state == "changed"]
         again = f" ({len(changed)} of them are run again)" if changed else ""
         logger.info(f"{len(self._done)} steps are done, {self._total} remain{again}")
@@ -84,7 +86,8 @@ class _Execution:
         return bool(self._waiting or self._under_way)
 
     def start_ready(self) -> None:
-        """Start the steps for which there is room and that wait for no other one; give up those of which nothing is left."""
+        """Start the steps for which there is room and that wait for no other one; give up those of which nothing is left. Another
+        experiment may have done a step meanwhile, which is then done here, too, or be at work on it, which is waited for."""
         for step in list(self._waiting):
             lost = [need for need in step.needs if need in self.failed]
             if lost and (len(lost) == len(step.needs) or not step.does_without):
@@ -93,8 +96,28 @@ class _Execution:
             elif self._has_room(step) and all(
                 name in self._done or name in self.failed for name in (*step.needs, *step.after)
             ):
+                if self._is_held_back(step):
+                    continue
                 self._waiting.remove(step)
-                self._start(step, lost)
+                if self._is_made(step):
+                    logger.info(f"step {step.name} was done by another process meanwhile")
+                    self._done.add(step.name)
+                else:
+                    self._start(step, lost)
+
+    def _is_held_back(self, step: Step) -> bool:
+        """Whether another process is at work on a step; said once."""
+        if not self._folder.is_busy(step):
+            self._held_back.discard(step.name)
+            return False
+        if step.name not in self._held_back:
+            logger.info(f"waiting: another process is at work on step {step.name}")
+        self._held_back.add(step.name)
+        return True
+
+    def _is_made(self, step: Step) -> bool:
+        """Whether what a step makes is there now. Evaluations are not asked about: each experiment has its own."""
+        return (bool(step.makes) or step.kind == "world") and self._folder.record(step).state == "done"
 
     def _has_room(self, step: Step) -> bool:
         """Whether a step can start beside those that are running."""
@@ -119,9 +142,14 @@ class _Execution:
     def wait(self, show: Callable[[str], None]) -> None:
         """Wait for the first step that ends, and keep how it and others ended."""
         ready: set[Future[str | None]] = set()
+        if self._held_back and not self._under_way:
+            show("; ".join(self._state()))
+            time.sleep(_TICK)
         while self._under_way and not ready:
             ready, _ = wait(self._under_way, timeout=_TICK, return_when=FIRST_COMPLETED)
             show("; ".join(self._state()))
+            if self._held_back:  # they may be free now
+                break
         for future in ready:
             running = self._under_way.pop(future)
             self._end(running, future.result())
@@ -129,6 +157,10 @@ class _Execution:
 
     def _end(self, running: _Running, error: str | None) -> None:
         name = running.step.name
+        if error and (self._folder.is_busy(running.step) or self._is_made(running.step)):
+            logger.warning(f"step {name} was refused, because another process began it at the same time: {error}")
+            self._waiting.append(running.step)
+            return
         has_scores = error is None
         if running.lost and not error:
             error = f"done without {', '.join(running.lost)}, which failed"
@@ -149,6 +181,8 @@ class _Execution:
             yield f"{entry.step.name} for {duration(entry.seconds)}" + (f": {said}" if said else "")
         if len(running) > _SHOWN:
             yield f"{len(running) - _SHOWN} more"
+        if self._held_back:
+            yield f"{len(self._held_back)} wait for another process"
 
     def _keep_running(self, running: Sequence[_Running]) -> None:
         self._folder.keep_running({entry.step.name: entry.began for entry in running})

@@ -24,6 +24,7 @@ from harness.experiments.graph import Plan
 from harness.experiments.records import DoneStepFile, RunningFile
 from harness.experiments.step import RUNS, WORLDS, Step
 from harness.runs.folders import MANIFEST, open_run
+from harness.runs.state import lock_of
 
 State = Literal["done", "failed", "changed", "waiting", "running"]
 _LOCK = ".experiment.lock"
@@ -94,6 +95,16 @@ class ExperimentFolder:
             return StepRecord("changed")
         state: State = "done" if kept.state == "done" and not step.makes else "failed"
         return StepRecord(state, kept.seconds, kept.error)
+
+    def is_busy(self, step: Step) -> bool:
+        """Whether a process is writing what a step makes, or answers of the runs that it scores. Before the step has begun, it is one of
+        another experiment or another command."""
+        if step.asked is not None:
+            return any(map(is_held, step.asked.locks(self.results / RUNS)))
+        if not step.makes:
+            return False
+        made = self.results / step.makes  # of a run, of a set of pairs, of an exported checkpoint
+        return any(map(is_held, (lock_of(made), *made.glob(".*.lock"), made.with_name(f".{made.name}.lock"))))
 
     def scored_runs(self, step: Step) -> set[str]:
         """The runs that an evaluation scored, by its record, also if it failed because others were missing; none for other steps."""

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from harness.experiments import execute
 from harness.experiments.execute import run_steps
 from harness.experiments.graph import Plan, plan
 from harness.experiments.spec import read_experiment
 from harness.experiments.state import ExperimentFolder
+from harness.runs.state import lock_of
 from tests.commands import harness
 
 SPEC = "title: t\nsuites: [halbench]\nseeds: [6]\narms: {a: {method: dpo}, b: {method: mdpo}}\n"
@@ -100,6 +102,63 @@ def test_status_shows_the_running_steps_with_their_last_lines(tmp_path: Path, mo
     assert lines[place].endswith(" s so far") and lines[place + 1].strip() == "data: 3 of 10 [bold](loss 1)"
     [left] = tmp_path.rglob("running.json")
     assert json.loads(left.read_text()) == {"begun": {}}, "all have ended"
+
+
+class AtTheSameTime(Elsewhere):
+    """While the world is made, another experiment ends the first alignment and begins the second. It asks the base model when this one
+    begins its evaluation, which is refused therefore."""
+
+    def __init__(self, steps: Plan, folder: ExperimentFolder) -> None:
+        super().__init__()
+        self.first, self.second = (folder.results / step.makes for step in steps.steps if step.kind == "align")
+        self.commands: list[str] = []
+        self.ends: list[threading.Timer] = []
+
+    def _hold(self, lock: Path, then: Callable[[], object] = lambda: None) -> None:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, thread_local=False)
+        held.acquire()
+
+        def end() -> None:
+            then()
+            held.release()
+
+        self.ends.append(threading.Timer(0.5, end))
+        self.ends[-1].start()
+
+    def _complete(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = {"kind": "align", "name": folder.name, "base": {"label": "pocket:6"}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    def submit(self, command: Sequence[str], log: Path, *, alone: bool = False) -> Future[str | None]:
+        self.commands.append(command[0])
+        future: Future[str | None] = Future()
+        if command[0] == "data":
+            self._complete(self.first)
+            self._hold(lock_of(self.second), lambda: self._complete(self.second))
+        elif self.commands.count("eval") == 1:
+            self._hold(self.first / "evals/halbench@pocket-6-test/.responses.lock")
+            future.set_result("another process is writing these responses")
+            return future
+        future.set_result(None)
+        return future
+
+
+def test_what_another_experiment_does_meanwhile_is_waited_for_and_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(execute, "_TICK", 0.05)
+    steps, folder = planned(tmp_path)
+    work = AtTheSameTime(steps, folder)
+    with caplog.at_level("INFO"):
+        assert run_steps(steps, folder, work) == {}
+    for timer in work.ends:
+        timer.join()
+    assert work.commands == ["data", "eval", "eval"]
+    assert caplog.text.count("was done by another process meanwhile") == 2
+    assert caplog.text.count("waiting: another process is at work on step") == 2
+    assert {record.state for _, record in folder.table(steps)} == {"done"}
 
 
 def test_what_a_killed_process_left_is_not_running(tmp_path: Path) -> None:
