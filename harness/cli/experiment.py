@@ -227,14 +227,28 @@ def _print_commands(opened: Sequence[Opened]) -> None:
     from harness.experiments.execute import with_resume
 
     commands: dict[str, str] = {}
+    running, untold = set(), set()
     for entry in opened:
-        for step, record in entry.searches.round or _rows(entry):
-            if record.state != "done":
+        rows = entry.folder.with_running(entry.searches.round) if entry.searches.round else _rows(entry)
+        for step, record in rows:
+            if record.state == "running":
+                running.add(step.key)
+            elif record.state != "done":
                 commands.setdefault(step.key, shlex.join(["harness", *with_resume(step, entry.folder)]))
+                untold |= {step.key} if step.asked is not None and not step.asked.is_told else set()
     for command in commands.values():
         say(command)
+    if running:
+        say(f"note: {len(running)} steps are running now, and are left out", err=True)
     if any(entry.searches.round for entry in opened):
         say("note: this is one round of the search; run --print again when it is done", err=True)
+    if untold:
+        say(
+            f"note: scores do not tell whether {len(untold)} of the evaluations were carried out (data or code named by a path, or "
+            "settings of a backend or a judge), so --print lists them until the experiment's own command has run; it reads the stored "
+            "answers",
+            err=True,
+        )
 
 
 def _as_json(opened: Opened, predicted: Mapping[str, Forecast]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ class Scoring:
         settings: of the suite, with their defaults, as score files have them.
         judge: its name; None if the suite needs none.
         judge_model: the model that is asked; None for a judge without a model among its settings.
+        sampling: of the answers, as score files have it.
     """
 
     settings: Mapping[str, Any]
     judge: str | None = None
     judge_model: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def made(self, record: SuiteScores) -> bool:
         """Whether scores were made in this way. Settings that a file of an older version lacks are not compared."""
@@ -51,6 +53,10 @@ class Asked:
         data: name of the benchmark data.
         scorings: by suite.
         change: of the pictures, as the folder of its answers is named; "" for the original ones.
+        limit: about how many items of a suite are asked; None: all.
+        backend: what answers, if the experiment names it.
+        is_told: whether score files tell everything that determines them. They do not tell the contents of what is named by a path, nor all
+            settings of a backend or a judge.
     """
 
     runs: tuple[str, ...]
@@ -58,6 +64,9 @@ class Asked:
     data: str
     scorings: Mapping[str, Scoring]
     change: str = ""
+    limit: int | None = None
+    backend: str | None = None
+    is_told: bool = False
 
     def folders(self, runs: Path) -> Iterator[Path]:
         """The folders of the answers and scores, of the runs that are complete. `runs`: the folder of all runs."""
@@ -90,14 +99,37 @@ class Asked:
         """The score files of this evaluation, below the folder of all runs, with a hash of what was scored: which items, of which
         answers, and the sums of their counts. What a judge's replies cost is no part of it: it differs whenever stored replies are read.
         """
-        hashes = {}
+        return {path.relative_to(runs).as_posix(): _hash_of(record) for path, record in self._records(runs)}
+
+    def is_complete(self, runs: Path) -> bool:
+        """Whether the score files alone say that this evaluation was carried out, by whoever ran its command."""
+        if not self.is_told:
+            return False
+        whole = {
+            path.relative_to(runs).as_posix(): "" for path, record in self._records(runs) if self._is_whole(record)
+        }
+        return not self.lacks(runs, whole)
+
+    def _records(self, runs: Path) -> Iterator[tuple[Path, ScoresRecord]]:
+        """The score files that the experiment's settings and judge made. `runs`: the folder of all runs."""
         for folder in self.folders(runs):
             for path in sorted(folder.glob("scores*.json")):
                 record = _usable(path)
                 scoring = self.scorings.get(record.suite) if record is not None else None
                 if record is not None and scoring is not None and scoring.made(record):
-                    hashes[path.relative_to(runs).as_posix()] = _hash_of(record)
-        return hashes
+                    yield path, record
+
+    def _is_whole(self, record: ScoresRecord) -> bool:
+        """Whether scores are of as many items, sampled in the same way and answered by the same backend as this evaluation asks for."""
+        sampled = (record.sample or {}).get("limit")
+        if sampled is None:
+            count = record.n + record.unscored + len(record.refused or {})
+            asked = count == record.of and (self.limit is None or self.limit >= record.of)
+        else:
+            asked = sampled == self.limit
+        scoring = self.scorings[record.suite]
+        settled = scoring.settings.keys() <= record.settings.keys() and record.sampling.model_dump() == scoring.sampling
+        return asked and settled and self.backend in (None, record.serving.backend)
 
     def lacks(self, runs: Path, hashes: Mapping[str, str]) -> bool:
         """Whether a run or a suite of it has none of the score files in `hashes`."""

@@ -19,7 +19,7 @@ from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
 from harness.experiments.contents import Contents, contents
 from harness.experiments.evaluated import Asked, Scoring
-from harness.experiments.keys import MOST_RUNS, ExperimentSpec
+from harness.experiments.keys import MOST_RUNS, ExperimentSpec, grouped
 from harness.experiments.rounds import before_alignment, sharing_answers
 from harness.experiments.scoring import scorings_of
 from harness.experiments.spec import Experiment
@@ -331,7 +331,16 @@ def _evaluate(
     )
     needs = tuple(dict.fromkeys(step.name for step in aligned))
     base = resolve(model).label if number == 0 else None
-    asked = Asked(tuple(step.run for step in aligned), base, data_name(data), scorings)
+    groups = grouped(spec.evaluation)
+    asked = Asked(
+        tuple(step.run for step in aligned),
+        base,
+        data_name(data),
+        scorings,
+        limit=spec.questions,
+        backend=registry.adopt("backends", spec.backend) if spec.backend else None,
+        is_told=not present and "backend" not in groups and set(groups.get("judge", {})) <= {"model"},
+    )
     return Step(f"eval-s{seed}-{number}", "eval", tuple(command), needs, key, about, asked=asked)
 
 

@@ -12,6 +12,7 @@ from harness.experiments.evaluated import Scoring
 from harness.experiments.keys import grouped
 from harness.experiments.spec import Experiment
 from harness.experiments.step import located
+from harness.serving.base import Sampling
 
 
 def scorings_of(experiment: Experiment, data: str) -> dict[str, Scoring]:
@@ -33,8 +34,10 @@ def scorings_of(experiment: Experiment, data: str) -> dict[str, Scoring]:
             where, lambda kind=kind, suite=suite: parse(kind.Settings, groups.get(suite, {}), f"suite {suite}")
         )
         benchmark = located(where, lambda kind=kind, settings=settings: kind(settings))
-        judge = _judge(experiment, groups.get("judge", {}), data) if benchmark.needs_judge else (None, None)
-        scorings[suite] = Scoring(settings.model_dump(mode="json"), *judge)
+        judge, model = _judge(experiment, groups.get("judge", {}), data) if benchmark.needs_judge else (None, None)
+        drawn = {"max_new_tokens": benchmark.max_new_tokens, **groups.get("sampling", {})}
+        sampling = located(where, lambda drawn=drawn: parse(Sampling, drawn, "sampling"))
+        scorings[suite] = Scoring(settings.model_dump(mode="json"), judge, model, sampling.model_dump())
     return scorings
 
 

@@ -87,14 +87,24 @@ class ExperimentFolder:
             kept = self._kept(step)
             return StepRecord("done", kept.seconds if kept else None)
         kept = self._kept(step)
+        mine = kept is not None and kept.key == step.key
+        # Another scheduler may have run its command, or another experiment may have asked the same.
+        if step.asked is not None and step.asked.is_complete(self.results / RUNS):
+            return StepRecord("done", kept.seconds if kept is not None and mine else None)
         if kept is None:
             return StepRecord("waiting")
-        if kept.key != step.key:
-            return StepRecord("changed")
-        if kept.state == "done" and step.asked is not None and not self._has_scores(step.asked, kept):
+        if not mine or (kept.state == "done" and step.asked is not None and not self._has_scores(step.asked, kept)):
             return StepRecord("changed")
         state: State = "done" if kept.state == "done" and not step.makes else "failed"
         return StepRecord(state, kept.seconds, kept.error)
+
+    def _has_scores(self, asked: Asked, kept: DoneStepFile) -> bool:
+        """Whether the scores of an evaluation are still those that it wrote. Another experiment may have scored its runs on fewer
+        questions, or have made them again. Of a record without hashes, which an earlier version wrote, the files must be there."""
+        present = asked.scored(self.results / RUNS)
+        if kept.scored is None:
+            return not asked.lacks(self.results / RUNS, present)
+        return all(present.get(path) == value for path, value in kept.scored.items())
 
     def is_busy(self, step: Step) -> bool:
         """Whether a process is writing what a step makes, or answers of the runs that it scores. Before the step has begun, it is one of
@@ -112,14 +122,6 @@ class ExperimentFolder:
         if kept is None or kept.key != step.key:
             return set()
         return {path.partition("/evals/")[0] for path in kept.scored or {}}
-
-    def _has_scores(self, asked: Asked, kept: DoneStepFile) -> bool:
-        """Whether the scores of an evaluation are still those that it wrote. Another experiment may have scored its runs on fewer
-        questions, or have made them again. Of a record without hashes, which an earlier version wrote, the files must be there."""
-        present = asked.scored(self.results / RUNS)
-        if kept.scored is None:
-            return not asked.lacks(self.results / RUNS, present)
-        return all(present.get(path) == value for path, value in kept.scored.items())
 
     def _kept(self, step: Step) -> DoneStepFile | None:
         path = self._record_file(step)
@@ -196,13 +198,18 @@ class ExperimentFolder:
         )
 
     def table(self, plan: Plan) -> Sequence[tuple[Step, StepRecord]]:
-        """Every step with its record; a finished evaluation is outdated if its runs are not done."""
+        """Every step with its record; a finished evaluation is outdated if its runs are not done. A world is made if a step that needs it
+        is done: whoever ran the step's command made the world, too."""
         records: dict[str, StepRecord] = {}
         for step in plan.steps:
             record = self.record(step)
             if record.state == "done" and not step.makes and any(records[need].state != "done" for need in step.needs):
                 record = StepRecord("changed")
             records[step.name] = record
+        used = {need for step in plan.steps if records[step.name].state == "done" for need in step.needs}
+        for step in plan.steps:
+            if step.kind == "world" and step.name in used and records[step.name].state == "waiting":
+                records[step.name] = StepRecord("done")
         return [(step, records[step.name]) for step in plan.steps]
 
     def with_running(self, rows: Sequence[tuple[Step, StepRecord]]) -> Sequence[tuple[Step, StepRecord]]:

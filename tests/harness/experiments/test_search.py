@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import time
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -52,6 +53,8 @@ class Pretended:
     capacity = 1
     shares_cores = False
     shows_progress = False
+    about: ClassVar[dict[str, Any]] = {}
+    """Of the scores, in place of the values that `make_run` gives."""
 
     def __init__(self, breaks: str = "", ends_after: int | None = None) -> None:
         self.commands: list[list[str]] = []
@@ -97,11 +100,10 @@ class Pretended:
             manifest = (results / name / "manifest.json").read_text()
             wrong = min(39, round(abs(float((results / name / "beta").read_text()) - 10)))
             said = [f"A dog{' and a cat' if number < wrong else ''}." for number in range(count)]
-            make_run(results, name, said, data, method="dpo", model=model)
+            make_run(results, name, said, data, method="dpo", model=model, **self.about)
             (results / name / "manifest.json").write_text(manifest)
-        make_run(
-            results, f"base-{model.replace(':', '-')}", ["A dog and a cat."] * count, data, method="base", model=model
-        )
+        base = f"base-{model.replace(':', '-')}"
+        make_run(results, base, ["A dog and a cat."] * count, data, method="base", model=model, **self.about)
         (results / f"base-{model.replace(':', '-')}" / "manifest.json").write_text(
             json.dumps({"kind": "base", "name": model, "base": {"label": model}})
         )
@@ -164,7 +166,7 @@ class ScoredTwice(Pretended):
 
 def test_scores_of_another_extractor_decide_nothing(tmp_path: Path) -> None:
     arms = {"dpo": {"method": "dpo", "search": {"method.beta": [4, 9, 30]}}}
-    changes = {"search": {"objective": "chair_s", "sampler": "grid"}, "arms": arms}
+    changes: dict[str, Any] = {"search": {"objective": "chair_s", "sampler": "grid"}, "arms": arms}
     [finding], error = run_experiment(opened(tmp_path, **changes), ScoredTwice())
     assert error is None and [trial["value"] for trial in trials(tmp_path)[0]] == [0.15, 0.025, 0.5]
     assert finding.column is not None and finding.column.key == "halbench[spacy].chair_s"
@@ -302,7 +304,7 @@ def test_another_objective_reads_the_scores_again(tmp_path: Path) -> None:
 
 def test_a_failed_trial_is_said_and_tried_again(tmp_path: Path) -> None:
     arms = {"dpo": {"method": "dpo", "search": {"method.beta": [4, 9, 30]}}}
-    changes = {"search": {"objective": "halbench.chair_s", "sampler": "grid"}, "arms": arms}
+    changes: dict[str, Any] = {"search": {"objective": "halbench.chair_s", "sampler": "grid"}, "arms": arms}
     _, error = run_experiment(opened(tmp_path, **changes), Pretended(breaks="9"))
     assert error is not None and "2 steps failed, search/000/align-dpo-" in str(error)
     page = (tmp_path / "results/a/index.md").read_text().partition("## Steps that failed")[2]
@@ -588,3 +590,47 @@ def test_a_real_search_killed_and_resumed(tmp_path: Path) -> None:
         sorted(path.name for path in (tmp_path / results / "runs").glob("dpo-*")) for results in ("calm", "killed")
     ]
     assert names[0] == names[1] and len(names[0]) == 3
+
+
+class AnotherScheduler(Pretended):
+    """Its scores say how they were sampled, as those of `harness eval` do."""
+
+    about: ClassVar[dict[str, Any]] = {
+        "sampling": {"temperature": 0.0, "top_p": 1.0, "seed": 0, "max_new_tokens": 512},
+    }
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_another_scheduler_carries_out_the_printed_commands(
+    told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One round after another, until nothing is left; scores that do not tell how they were made are no proof of that."""
+    monkeypatch.chdir(tmp_path)
+    changes = HALVED | {"suites": ["halbench"], "evaluation": {} if told else {"backend.batch_size": 3}}
+    opened(tmp_path, **changes)
+    work, log = AnotherScheduler(), tmp_path / "log"
+    counts: list[int] = []
+    for _ in range(6):
+        code, out, said = run_here(["experiment", "a.yaml", "--results", "results", "--print"])
+        lines = [shlex.split(line)[1:] for line in out.splitlines()]
+        assert code == 0 and ("scores do not tell whether" in said) is not told
+        counts.append(sum(line[0] == "align" for line in lines))
+        if not lines:
+            break
+        for line in lines:
+            assert work.submit(line, log).result() is None
+    # Five, three and two of them with a seed each, then the chosen setting on the test split.
+    assert counts == ([5, 3, 2, 1, 0] if told else [5, 0, 0, 0, 0, 0])
+    assert run_experiment(opened(tmp_path, **changes), AnotherScheduler(ends_after=0 if told else None))[1] is None
+    assert {trial["settings"]["method.beta"] for trial in trials(tmp_path)[0] if len(trial["seeds"]) == 3} == {7, 9}
+
+
+def test_what_is_running_is_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry = opened(tmp_path, **HALVED)
+    [tried, *_] = entry.searches.rounds
+    with entry.folder.locked():
+        tried.folder.keep_running({"world-pocket": time.time()})
+        _, out, said = run_here(["experiment", "a.yaml", "--results", "results", "--print"])
+    assert "1 steps are running now" in said and len(out.splitlines()) == len(tried.steps.steps) - 1
+    assert "data get" not in out
