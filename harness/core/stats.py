@@ -98,6 +98,8 @@ def resampling_weights(size: int, resamples: int, seed: int) -> np.ndarray:
 def resampled(counts: Counts, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, np.ndarray]:
     """Totals of bootstrap resamples of the clusters, each of shape [resamples]."""
     size = len(counts.clusters)
+    if not size:  # nothing was scored, so there is nothing to draw, and a metric is as undefined as without a resample
+        return {name: np.zeros(resamples) for name in counts.names}
     if size * resamples <= _KEPT:
         weights = resampling_weights(size, resamples, seed)
         blocks: Iterable[np.ndarray] = np.array_split(weights, -(-weights.size // _BLOCK))

@@ -186,17 +186,16 @@ def find(claims: Sequence[Claim], plan: Plan, boards: Sequence[Board], runs: Seq
 
 def _measure(claim: Claim, plan: Plan, scores: Scores) -> Finding:
     values, drawn, sides, clusters, column = [], [], [], 0, None
-    for number, seed in enumerate(plan.worlds):
+    places: dict[str, int] = {}
+    for seed in plan.worlds:
         try:
             left, right = scores.pair(claim.metric, (claim.left, claim.right), seed)
             column = left.column
-            if set(left.counts.clusters) != set(right.counts.clusters):
-                raise Missing("the arms were not scored on the same items")
         except Missing as missing:
             return Finding(claim, "no data", column=column, reason=f"seed {seed}: {missing}")
-        # Seeds on the same pictures share their resamples; other pictures are resampled independently.
-        same = len(set(plan.worlds.values())) == 1 or claim.metric in MARGINS
-        value, gap = gaps(left.counts, right.counts, left.aggregate, seed=SEED + (0 if same else number))[left.metric]
+        # Seeds on the same pictures share their resamples, as on the leaderboard; other pictures are resampled independently.
+        place = places.setdefault(left.data, len(places))
+        value, gap = gaps(left.counts, right.counts, left.aggregate, seed=SEED + place)[left.metric]
         values.append(value)
         drawn.append(gap)
         sides.append((left.value, right.value))

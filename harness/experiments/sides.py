@@ -17,9 +17,11 @@ import numpy as np
 
 from harness.analysis.declared import benchmark_of
 from harness.analysis.leaderboard.board import Board, Column, Row, column_of
+from harness.analysis.leaderboard.marks import common_counts, unpaired
 from harness.analysis.reliance import Changed, changed_scores
 from harness.analysis.scored import items_beside, read_rows, sample_scores, scored
 from harness.core.errors import BadInputError, HarnessError
+from harness.core.pairing import paired_items
 from harness.core.stats import Aggregate, Counts
 from harness.core.types import SampleScore
 from harness.experiments.graph import Plan
@@ -43,6 +45,7 @@ class Side:
         metric: the value's name.
         column: how it is written.
         value: of all images.
+        data: name of the data; seeds with the same data are about the same images.
     """
 
     counts: Counts
@@ -50,6 +53,7 @@ class Side:
     metric: str
     column: Column
     value: float
+    data: str = ""
 
 
 class Missing(Exception):  # noqa: N818 (it is no error of the program: a claim without data says why)
@@ -68,7 +72,7 @@ class Scores:
     """Run -> (suite, variant) of the scores that the experiment made."""
 
     def pair(self, metric: str, arms: tuple[str, str], seed: int) -> tuple[Side, Side]:
-        """Both sides of a claim.
+        """Both sides of a claim, on the items that both arms have.
 
         Raises:
             Missing: one of them has no data, or both have no metric in common.
@@ -81,13 +85,13 @@ class Scores:
             left, right = (_margin(MARGINS[metric], [rows[pair] for pair in rows if pair in common]) for rows in both)
             return left, right
         if gap := GAP.fullmatch(metric):
-            left, right = (self._gap(gap[1], gap[2], arm, seed) for arm in arms)
+            left, right = _changed_minus_clean([self._gap(gap[1], gap[2], arm, seed) for arm in arms])
             return left, right
         rows = [self._row(arm, seed) for arm in arms]
         column = _common([self._columns(row, metric) for row in rows])
         if column is None:
             raise Missing(f"no common value of {metric}")
-        left, right = (_of_row(row, column) for row in rows)
+        left, right = _of_rows(rows, column)
         return left, right
 
     def _row(self, arm: str, seed: int) -> Row:
@@ -142,8 +146,8 @@ class Scores:
                 raise Missing(f"{arm}: {HELD_OUT} is not what its manifest has the mean of")
         return {row.pair: row for row in rows}
 
-    def _gap(self, change: str, metric: str, arm: str, seed: int) -> Side:
-        """A metric with changed minus with original pictures, on the items with a verdict for both."""
+    def _gap(self, change: str, metric: str, arm: str, seed: int) -> tuple[Changed, str]:
+        """An arm's scores with changed pictures, and the metric's name in them."""
         run = self._run(arm, seed)
         if run.name not in self._changed:
             self._changed[run.name] = changed_scores(run)[0]
@@ -157,7 +161,7 @@ class Scores:
         if self.plan.scorings:
             _check_single(run.name, {scores.record.variant for scores, _ in measured})
         if measured:
-            return _changed_minus_clean(*measured[0])
+            return measured[0]
         raise Missing(f"{arm} has no {metric} with pictures changed by {change}")
 
 
@@ -167,17 +171,34 @@ def _margin(kind: str, rows: Sequence[HeldOutRow]) -> Side:
     return Side(counts, _means, kind, column, float(_means(counts.totals())[kind]))
 
 
-def _changed_minus_clean(scores: Changed, metric: str) -> Side:
-    record = scores.record
+def _changed_minus_clean(arms: Sequence[tuple[Changed, str]]) -> list[Side]:
+    """For each arm a metric with changed minus with original pictures, on the items that have a verdict for both in all arms."""
+    if len({scores.record.data for scores, _ in arms}) > 1:
+        raise Missing("the arms were not scored on the same data")
     try:
-        aggregate = benchmark_of(record).aggregate
-        after, before = (
-            read_rows(items_beside(path)) for path in (scores.path, scores.path.parents[2] / scores.path.name)
-        )
+        benchmark = benchmark_of(arms[0][0].record)
+        read = [
+            [read_rows(items_beside(path)) for path in (scores.path, scores.path.parents[2] / scores.path.name)]
+            for scores, _ in arms
+        ]
     except HarnessError as error:
         raise Missing(error.problem) from error
-    both = [item for item in before if item in after]
-    changed, clean = (Counts.of(sample_scores(rows, both)) for rows in (after, before))
+    groups = [{item: row.group for item, row in rows.items()} for of_arm in read for rows in of_arm]
+    paired = paired_items(groups, whole_groups=benchmark.whole_groups)
+    if not paired:
+        raise Missing("no item has a verdict with both pictures in both arms")
+    if any(one[item] != groups[0][item] for one in groups for item in paired):
+        raise Missing("the same items have different images")
+    items = [item for item in groups[0] if item in paired]
+    return [
+        _gap_of(scores, metric, benchmark.aggregate, [Counts.of(sample_scores(rows, items)) for rows in of_arm])
+        for (scores, metric), of_arm in zip(arms, read, strict=True)
+    ]
+
+
+def _gap_of(scores: Changed, metric: str, aggregate: Aggregate, counted: Sequence[Counts]) -> Side:
+    """One arm's side; `counted`: with changed and with original pictures, of the same items."""
+    record, (changed, clean) = scores.record, counted
     names = (*changed.names, *(f"{_BEFORE}{name}" for name in clean.names))
     counts = Counts(names, changed.clusters, np.concatenate([changed.matrix, clean.matrix], axis=1))
 
@@ -190,20 +211,34 @@ def _changed_minus_clean(scores: Changed, metric: str) -> Side:
 
     column = column_of(record.suite, record.variant, metric, record.metrics[metric], None)
     named = replace(column, metric=f"gap[{record.pictures.change}].{metric}")
-    return Side(counts, gap, metric, named, float(gap(counts.totals())[metric]))
+    return Side(counts, gap, metric, named, _value(gap, counts, metric), record.data)
 
 
 def _means(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: totals[name] / totals["n"] for name in ("text", "image")}
 
 
-def _of_row(row: Row, column: Column) -> Side:
-    parts = row.parts.get(column.sheet)
-    value = row.cells[column].value
-    if not parts or value is None:
-        raise Missing("the arms were not scored on the same items")
-    part = parts[0]
-    return Side(part.counts, part.aggregate, column.metric, column, value)
+def _of_rows(rows: Sequence[Row], column: Column) -> list[Side]:
+    """Both rows' counts and values on the items that both have, as the leaderboard compares a row with its base."""
+    parts = [part for row in rows for part in row.parts.get(column.sheet, ())[:1]]
+    if len(parts) < len(rows):
+        raise Missing("the scores of an arm lack their items")
+    left, right = parts
+    if left.world[1] != right.world[1]:
+        raise Missing("the arms were not scored on the same data")
+    if reason := unpaired(left, right):
+        raise Missing(f"the arms were not scored on the same items: {reason}")
+    *counts, _ = common_counts(left, right)
+    return [
+        Side(
+            of_arm, part.aggregate, column.metric, column, _value(part.aggregate, of_arm, column.metric), part.world[1]
+        )
+        for part, of_arm in zip(parts, counts, strict=True)
+    ]
+
+
+def _value(aggregate: Aggregate, counts: Counts, metric: str) -> float:
+    return float(aggregate(counts.totals())[metric])
 
 
 def _check_single(run: str, variants: Collection[str]) -> None:

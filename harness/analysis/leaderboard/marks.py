@@ -159,14 +159,22 @@ def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
             return f"it was scored with {differs}; `harness eval` scores stored answers again, and asks nothing twice"
         if differs := unlike_conditions(part.conditions, base.conditions, ANSWERS):
             return f"it was answered with {differs}"
-        if part.items.items_digest != base.items.items_digest:
-            images, others = part.items.load().images_of, base.items.load().images_of
-            if not images.keys() & others.keys():
-                return "they have no item in common"
-            if any(images[item] != others[item] for item in images.keys() & others.keys()):
-                return "the same items have different images"
-            if not paired_items([images, others], whole_groups=part.whole_groups):
-                return "no group of questions has the same items in both"
+        if reason := unpaired(part, base):
+            return reason
+    return ""
+
+
+def unpaired(part: Part, other: Part) -> str:
+    """Why two runs cannot be compared in pairs on their common items; "" if they can."""
+    if part.items.items_digest == other.items.items_digest:
+        return ""
+    images, others = part.items.load().images_of, other.items.load().images_of
+    if not images.keys() & others.keys():
+        return "they have no item in common"
+    if any(images[item] != others[item] for item in images.keys() & others.keys()):
+        return "the same items have different images"
+    if not paired_items([images, others], whole_groups=part.whole_groups):
+        return "no group of questions has the same items in both"
     return ""
 
 
@@ -191,7 +199,7 @@ def _computed(pairs: Sequence[tuple[Part, Part]], places: Sequence[int]) -> dict
     values: dict[str, list[tuple[float, np.ndarray]]] = {}
     count = images = 0
     for (part, base), place in zip(pairs, places, strict=True):
-        counts, base_counts, items = _common(part, base)
+        counts, base_counts, items = common_counts(part, base)
         count += items
         images += len(counts.clusters)
         for name, gap in _gaps(counts, base_counts, part.aggregate, SEED + place).items():
@@ -242,8 +250,8 @@ def _base(counts: Counts, aggregate: Aggregate, seed: int) -> Mapping[str, np.nd
     return _bases[key]
 
 
-def _common(part: Part, base: Part) -> tuple[Counts, Counts, int]:
-    """Counts of both on their common items, and the number of these items."""
+def common_counts(part: Part, base: Part) -> tuple[Counts, Counts, int]:
+    """Counts of both on their common items, and the number of these items; `unpaired` says whether there are any."""
     if part.items.items_digest == base.items.items_digest:
         return part.counts, base.counts, part.items.size
     row_items, base_items = part.items.load(), base.items.load()

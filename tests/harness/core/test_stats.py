@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from harness.core.stats import Counts, holm, intervals, mcnemar, paired
+from harness.core.stats import Counts, gaps, holm, intervals, mcnemar, paired
 from harness.core.types import SampleScore
 
 
@@ -147,3 +147,9 @@ def test_a_detectable_difference_is_found_four_times_in_five() -> None:
         covered += paired(Counts.of(scores(first)), Counts.of(scores(shifted)), rate, resamples=400)["rate"].p < 0.05
         trials += 1
     assert 0.7 <= covered / trials <= 0.9
+
+
+def test_without_a_scored_item_there_is_no_difference_and_no_error() -> None:
+    nothing = Counts.of([])
+    assert gaps(nothing, nothing, lambda totals: {"n": totals["n"]})["n"][0] == 0
+    assert paired(nothing, nothing, lambda totals: {"n": totals["n"]}) == {}

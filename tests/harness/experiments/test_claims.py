@@ -55,7 +55,28 @@ def test_p_is_corrected_over_the_claims(plan: Plan, tmp_path: Path) -> None:
     assert alone.p is not None and twice[0].p is not None and twice[0].p > alone.p
 
 
-def test_arms_on_other_items_are_not_compared(plan: Plan, tmp_path: Path) -> None:
+def test_arms_are_compared_on_the_items_that_both_have(plan: Plan, tmp_path: Path) -> None:
+    """As on the leaderboard: a judge may leave some items of one arm without a verdict."""
     make_run(tmp_path, "bad-1", said(28, 30), "pictures-1", method="dpo", model="m:1")
-    [found] = find([Claim("a", "chair_s", "good", "bad", less=True)], plan, collect(tmp_path))
-    assert found.verdict == "no data" and "same items" in found.reason
+    [fewer] = find([Claim("a", "chair_s", "good", "bad", less=True)], plan, collect(tmp_path))
+    assert fewer.verdict == "seen" and fewer.by_seed == pytest.approx([(6 - 28) / 30, (7 - 29) / 40])
+    assert fewer.values == pytest.approx(((6 / 30 + 7 / 40) / 2, (28 / 30 + 29 / 40) / 2))
+
+
+def test_arms_on_other_data_are_not_compared(plan: Plan, tmp_path: Path) -> None:
+    plan.labels["bad", 1] = "bad-2"  # type: ignore[index]
+    [other] = find([Claim("a", "chair_s", "good", "bad", less=True)], plan, collect(tmp_path))
+    assert other.verdict == "no data" and other.reason == "seed 1: the arms were not scored on the same data"
+
+
+def test_seeds_on_the_same_pictures_share_their_resamples(tmp_path: Path) -> None:
+    """Three seeds that answer the same say no more about the pictures than one of them, also if each has a model of its own."""
+    seeds = (6, 7, 8)
+    for seed in seeds:
+        make_run(tmp_path, f"good-{seed}", said(12), method="mfpo", model=f"m:{seed}")
+        make_run(tmp_path, f"bad-{seed}", said(20), method="dpo", model=f"m:{seed}")
+    labels = {(arm, seed): f"{arm}-{seed}" for arm in ("good", "bad") for seed in seeds}
+    claim = Claim("a", "chair_s", "good", "bad", less=True)
+    [three] = find([claim], Plan((), {}, labels, {seed: f"m:{seed}" for seed in seeds}), collect(tmp_path))
+    [one] = find([claim], Plan((), {}, labels, {6: "m:6"}), collect(tmp_path))
+    assert three.ci == pytest.approx(one.ci) and three.p == one.p

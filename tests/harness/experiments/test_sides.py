@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,24 +33,24 @@ def said(hallucinated: int) -> list[str]:
     return [f"A dog{' and a cat' if number < hallucinated else ''}." for number in range(40)]
 
 
-def run_of(folder: Path, name: str, seed: int, plain: int, changed: int | None = None) -> Path:
+def run_of(folder: Path, name: str, seed: int, plain: int, changed: int | None = None, data: str = "pictures") -> Path:
     """A run that names an absent cat in `plain` of 40 descriptions, and in `changed` of those of noised pictures."""
     method = "base" if name == "start" else "dpo"
-    path = make_run(folder, f"{name}-{seed}", said(plain), "pictures", method=method, model=f"m:{seed}")
+    path = make_run(folder, f"{name}-{seed}", said(plain), data, method=method, model=f"m:{seed}")
     manifest = json.loads((path / "manifest.json").read_text())
     write_json(
         path / "manifest.json",
         manifest | {"kind": "base" if name == "start" else "align", "base": {"label": f"m:{seed}"}},
     )
     if changed is not None:
-        clean = path / "evals/halbench@pictures"
+        clean = path / f"evals/halbench@{data}"
         benchmark, asked = ObjectHalBench(), items(40)
         answers = [
             {item.id: Response(item.id, text) for item, text in zip(asked, said(count), strict=True)}
             for count in (plain, changed)
         ]
         about = {
-            "target": path.name, "method": method, "model": f"m:{seed}", "data": "pictures", "sampling": {"max_new_tokens": 9},
+            "target": path.name, "method": method, "model": f"m:{seed}", "data": data, "sampling": {"max_new_tokens": 9},
             "serving": {"backend": "none", "device": "none"},
         }  # fmt: skip
         (_, before), (record, after) = (score_suite(benchmark, asked, texts, about=about) for texts in answers)
@@ -125,8 +126,8 @@ def test_the_gap_between_clean_and_noised_pictures(tmp_path: Path) -> None:
         and 0.3 < larger.ci[0] < 0.5 < larger.ci[1] < 0.7
     )
     assert larger.column is not None and larger.column.key == "halbench[spacy].gap[999].chair_s"
-    # The interval is that of a share of 40 pictures, both seeds drawn on their own: of those in which only the changed picture has a cat.
-    shares = np.random.default_rng(0).binomial(40, 0.5, (2, 20_000)).mean(0) / 40
+    # The interval is that of a share of 40 pictures, which both seeds have: of those in which only the changed picture has a cat.
+    shares = np.random.default_rng(0).binomial(40, 0.5, 20_000) / 40
     assert larger.ci == pytest.approx(tuple(np.percentile(shares, [2.5, 97.5])), abs=0.02)
     based = finding(tmp_path, ">", "gap[999].halbench.chair_s", "one", "base")
     assert based.values == pytest.approx((0.5, (5 + 6) / 80)) and based.verdict == "seen"
@@ -148,6 +149,38 @@ def test_no_choice_is_made_among_scores_that_fit(tmp_path: Path) -> None:
         for metric in ("chair_s", "gap[999].chair_s"):
             refused = finding(tmp_path, "<", metric, "one", "two", fitting)
             assert refused.verdict == "no data" and reason in refused.reason, refused.reason
+
+
+def without(run: Path, lost: Collection[int]) -> None:
+    """Remove the verdicts on some items with changed pictures, as if a judge had given none."""
+    [path] = run.glob("evals/*/noise/*/items*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_jsonl(path, (row for number, row in enumerate(rows) if number not in lost))
+
+
+def test_gaps_are_compared_on_the_items_that_both_arms_have(tmp_path: Path) -> None:
+    """Without the first five items, arm one names a cat in none of 35 original pictures and in 20 changed ones, arm two in 10 of each."""
+    for seed in (1, 2):
+        run_of(tmp_path, "one", seed, 5, 25)
+        without(run_of(tmp_path, "two", seed, 15, 15), range(5))
+    fewer = finding(tmp_path, ">", "gap[999].chair_s", "one", "two")
+    assert fewer.verdict == "seen" and fewer.values == pytest.approx((20 / 35, 0))
+    without(tmp_path / "two-2", range(40))
+    none = finding(tmp_path, ">", "gap[999].chair_s", "one", "two")
+    assert (none.verdict, none.reason) == ("no data", "seed 2: no item has a verdict with both pictures in both arms")
+
+
+def test_gaps_of_suites_that_count_groups_use_whole_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two questions about each picture, of which arm two lacks one: the other one is left out, too."""
+    asked = [replace(item, group=str(number // 2)) for number, item in enumerate(items(40))]
+    monkeypatch.setattr("tests.scored_runs.items", lambda count: asked[:count])
+    monkeypatch.setattr(f"{__name__}.items", lambda count: asked[:count])
+    monkeypatch.setattr(ObjectHalBench, "whole_groups", True)
+    for seed in (1, 2):
+        run_of(tmp_path, "one", seed, 5, 25)
+        without(run_of(tmp_path, "two", seed, 15, 15), [0])
+    fewer = finding(tmp_path, ">", "gap[999].chair_s", "one", "two")
+    assert fewer.values == pytest.approx((20 / 38, 0))
 
 
 def test_margins_on_held_out_pairs(tmp_path: Path) -> None:
