@@ -47,11 +47,16 @@ class Reliance:
         for run in runs if words else ():
             scores, reasons = changed_scores(run)
             self.reasons += reasons
-            arm, seed = plan.runs.get(run.name, (None, seeds.get(str(run.base_label), 0)))
-            name = arm.label if arm else BASE
+            _, seed = plan.runs.get(run.name, (None, seeds.get(str(run.base_label), 0)))
+            name = plan.arms_of([run.name]) or BASE
             label = _label(plan, name, seed)
+            # A run may have scores on other data, too, as a base model that several experiments share.
             wanted = [
-                score for score in scores if score.record.pictures.change in words and score.record.suite in suites
+                score
+                for score in scores
+                if score.record.pictures.change in words
+                and score.record.suite in suites
+                and (not plan.data or score.record.data in plan.data)
             ]
             self._asked += [_Asked(name, seed, replace(score, run=label)) for score in wanted]
 

@@ -19,6 +19,7 @@ from harness.evaluation.pictures import Change
 from harness.evaluation.reliance import Answered, reliance
 from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.experiments.claims import Claim, Finding, find, read_claims
+from harness.experiments.diagnostics import Reliance
 from harness.experiments.evaluated import Asked, Scoring
 from harness.experiments.graph import Plan
 from harness.experiments.page import _bases
@@ -181,6 +182,20 @@ def test_gaps_of_suites_that_count_groups_use_whole_groups(tmp_path: Path, monke
         without(run_of(tmp_path, "two", seed, 15, 15), [0])
     fewer = finding(tmp_path, ">", "gap[999].chair_s", "one", "two")
     assert fewer.values == pytest.approx((20 / 38, 0))
+
+
+def test_the_tables_of_changed_pictures_are_about_the_experiments_data(tmp_path: Path) -> None:
+    """The base model of several experiments may have scores on the data of another one."""
+    run_of(tmp_path, "start", 1, 20, 25)
+    base = run_of(tmp_path, "start", 1, 10, 35, "others")
+    assert len(list(base.glob("evals/*/noise/999/scores*.json"))) == 2
+    plan = replace(PLAN, worlds={1: "m:1"}, data=frozenset({"pictures"}))
+    pages = Reliance(plan, [open_run(base)], [Change("noise", 999)], ["halbench"])
+    [table] = pages.tables()
+    assert "on pictures, n = 40" in table.title and [figure.content.rows for figure in pages.figures()][1] == [
+        ("as it is", [50.0]),
+        ("noise 999", [62.5]),
+    ]
 
 
 def test_margins_on_held_out_pairs(tmp_path: Path) -> None:
