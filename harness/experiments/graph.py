@@ -13,18 +13,18 @@ from harness.core import registry
 from harness.core.config import StrictModel, TrainSettings, merged, parse
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json
-from harness.core.worlds import find_world, world_of_pairs
+from harness.core.worlds import find_world
 from harness.evaluation.pictures import Change
 from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
 from harness.experiments.contents import Contents, contents
 from harness.experiments.evaluated import Asked, Scoring
 from harness.experiments.keys import MOST_RUNS, ExperimentSpec, grouped
-from harness.experiments.rounds import before_alignment, sharing_answers
+from harness.experiments.rounds import before_alignment, pairs_of_arm, sharing_answers
 from harness.experiments.scoring import scorings_of
 from harness.experiments.spec import Experiment
 from harness.experiments.step import RUNS, Step, located, plain, sets
-from harness.models import ModelRef, resolve
+from harness.models import resolve
 from harness.records.score_files import SuiteScores
 from harness.runs.folders import STAGES
 
@@ -221,9 +221,7 @@ def _align(
     make its pairs and the checkpoint that it starts from."""
     base_model = resolve(model)
     train, method = settings_of(experiment, arm, seed, model)
-    usual = None if base_model.world else registry.load("aligners", arm.method).default_data
-    given = located(experiment.where("arms", arm.name, "data"), lambda: _of_seed(arm.data, base_model))
-    data = given or usual or base_model.default_preferences
+    data = pairs_of_arm(experiment, arm, base_model)
     made = {step.kind: step for step in before}
     generated, start = made.get("generate"), made.get("export")
     identity = {
@@ -255,18 +253,6 @@ def _align(
     needs = tuple(step.name for step in before)
     about = f"{arm.label}, seed {seed}"
     return Step(f"align-{run}", "align", tuple(command), needs, key, about, run, makes=f"{RUNS}/{run}")
-
-
-def _of_seed(data: str | None, base_model: ModelRef) -> str | None:
-    """The preference data of a seed: of an embedded world that is named without a seed, those of the seed's world.
-
-    Raises:
-        BadInputError: a world has no such set.
-    """
-    world_of_pairs(data or "")
-    world = base_model.world
-    name, at, of = (data or "").partition("@")
-    return f"{world.label}{at}{of}" if world and name == world.name else data
 
 
 def settings_of(experiment: Experiment, arm: Arm, seed: int, model: str) -> tuple[TrainSettings, StrictModel]:

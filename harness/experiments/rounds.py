@@ -15,13 +15,14 @@ from harness.core import registry
 from harness.core.config import StrictModel, parse
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json
+from harness.core.worlds import world_of_pairs
 from harness.experiments.arms import Arm
 from harness.experiments.contents import Contents, contents
 from harness.experiments.keys import JudgedSpec
 from harness.experiments.spec import Experiment
 from harness.experiments.step import RUNS, Step, located, plain, sets
 from harness.generation.settings import PairSettings, SampleSettings
-from harness.models import resolve
+from harness.models import ModelRef, resolve
 
 PAIRS, STARTS = "pairs", "starts"
 """Folders below the results: sets of pairs, and exported checkpoints that the next round starts from."""
@@ -76,7 +77,7 @@ def _generate(
 ) -> Step:
     """Pairs of the answers of the base model, or of the round before."""
     spec = experiment.spec
-    prompts = asked.prompts or arm.data or resolve(model).default_preferences
+    prompts = _prompts(experiment, arm, asked, resolve(model))
     number = seed + APART * (arm.round - 1)
     settings, sentences = _settings(experiment, arm, asked, read)
     identity = {
@@ -109,6 +110,39 @@ def _generate(
     return Step(f"generate-{name}", "generate", tuple(command), needs, key, about, makes=made, answers=answers)
 
 
+def _prompts(experiment: Experiment, arm: Arm, asked: JudgedSpec, base_model: ModelRef) -> str:
+    """The preference data whose prompts are asked: those that are named, or those that the arm would be trained on."""
+    if asked.prompts is None:
+        return pairs_of_arm(experiment, arm, base_model)
+    where = experiment.where(*_place(experiment, arm), "prompts")
+    prompts: str = located(where, lambda: _of_seed(asked.prompts, base_model))
+    return prompts
+
+
+def pairs_of_arm(experiment: Experiment, arm: Arm, base_model: ModelRef) -> str:
+    """The preference data that an arm is trained on from the model of one seed, unless it generates its pairs.
+
+    Raises:
+        BadInputError: the method is unknown, or a world has no such set; the message has the line.
+    """
+    kind = located(experiment.where("arms", arm.name, "method"), lambda: registry.load("aligners", arm.method))
+    usual = None if base_model.world else kind.default_data
+    given = located(experiment.where("arms", arm.name, "data"), lambda: _of_seed(arm.data, base_model))
+    return given or usual or base_model.default_preferences
+
+
+def _of_seed(data: str | None, base_model: ModelRef) -> str | None:
+    """The preference data of a seed: of an embedded world that is named without a seed, those of the seed's world.
+
+    Raises:
+        BadInputError: a world has no such set.
+    """
+    world_of_pairs(data or "")
+    world = base_model.world
+    name, at, of = (data or "").partition("@")
+    return f"{world.label}{at}{of}" if world and name == world.name else data
+
+
 def sharing_answers(steps: Iterable[Step], results: Path) -> Iterator[Step]:
     """The steps, in which generations that sample the same answers take them from the first of these with the same judge, whose verdicts
     they also take, or else from the first with any judge."""
@@ -136,9 +170,7 @@ def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec, read: Content
     Raises:
         BadInputError: the judge or a setting is unknown; the message has the line.
     """
-    where = experiment.where("arms", arm.name, "generate")
-    if experiment.spec.arms[arm.name].generate is None:
-        where = experiment.where("generate")
+    where = experiment.where(*_place(experiment, arm))
     kind = located(where, lambda: registry.load("candidate_judges", asked.judge))
     layers = asked.settings
     models: dict[str, type[StrictModel]] = {"sample": SampleSettings, "pair": PairSettings, "judge": kind.Settings}
@@ -158,3 +190,8 @@ def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec, read: Content
     if judge := contents(code=code, settings=read.settings(settings["judge"])):
         settings[_JUDGE_CONTENTS] = judge
     return settings, kind.sentences
+
+
+def _place(experiment: Experiment, arm: Arm) -> tuple[str, ...]:
+    """Where the file says how the pairs of an arm are generated."""
+    return ("generate",) if experiment.spec.arms[arm.name].generate is None else ("arms", arm.name, "generate")

@@ -97,6 +97,33 @@ def test_an_unknown_judge_or_setting_is_said_with_its_line(generate: str, said: 
     assert str(caught.value.where).endswith("line 6")
 
 
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("seeds: [6]\ndata: world@rlhf-v\narms: {a: {method: dpo}, b: {method: dpo, generate: {judge: chair}}}", "pocket:6@rlhf-v"),
+        ("model: llava-v1.6-7b\narms: {a: {method: mfpo}, b: {method: mfpo, generate: {judge: chair}}}", "rlhf-v"),
+    ],
+)  # fmt: skip
+def test_prompts_are_those_of_the_data_that_the_arm_would_be_trained_on(text: str, asked: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(HEAD + text)
+    steps = plan(read_experiment(tmp_path / "a.yaml"), tmp_path).steps
+    trained = next(step.command for step in steps if step.kind == "align")
+    generated = next(step.command for step in steps if step.kind == "generate")
+    assert trained[trained.index("--data") + 1] == generated[generated.index("--prompts") + 1] == asked
+
+
+def test_prompts_that_are_named_are_those_of_each_seed(tmp_path: Path) -> None:
+    text = "seeds: [0, 6]\narms:\n  a:\n    method: dpo\n    generate: {judge: chair, prompts: world@rlaif-v}\n"
+    (tmp_path / "a.yaml").write_text(HEAD + text)
+    steps = plan(read_experiment(tmp_path / "a.yaml"), tmp_path).steps
+    asked = [step.command[step.command.index("--prompts") + 1] for step in steps if step.kind == "generate"]
+    assert asked == ["pocket@rlaif-v", "pocket:6@rlaif-v"]
+    (tmp_path / "a.yaml").write_text(HEAD + text.replace("rlaif-v", "silkie"))
+    with pytest.raises(BadInputError, match="no preference data named 'silkie'") as caught:
+        plan(read_experiment(tmp_path / "a.yaml"), tmp_path)
+    assert str(caught.value.where).endswith("line 7")
+
+
 def test_without_its_pairs_nothing_is_aligned(tmp_path: Path) -> None:
     """The second round's pairs cannot be made, although the checkpoint that it would start from is exported."""
     (tmp_path / "a.yaml").write_text(HEAD + ARMS)
