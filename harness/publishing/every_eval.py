@@ -113,7 +113,7 @@ def _result(scores: ScoresRecord, metric_id: str, metric: MetricRecord) -> dict[
             "metric_unit": "proportion" if metric.unit == "%" else metric.unit,
             "lower_is_better": not metric.higher_is_better,
             "score_type": "continuous",
-            "min_score": 0 if metric.unit == "%" and min(metric.value, *(metric.ci or ())) >= 0 else None,
+            "min_score": 0 if metric.unit == "%" and min([metric.value, *(metric.ci or [])]) >= 0 else None,
             "max_score": 1 if metric.unit == "%" else None,
             "additional_details": _texts(
                 {"variant": scores.variant, "judge": scores.judge.model or scores.judge.judge if scores.judge else None}

@@ -64,6 +64,20 @@ def test_every_record_is_valid_and_has_the_measured_values(results: Path) -> Non
     assert records["pope"]["model_info"]["id"] == "us/one"
 
 
+def test_a_rate_without_an_interval_is_published(results: Path) -> None:
+    """One image has no interval: `harness eval --limit 1`."""
+    path = results / "one/evals/pope@pictures/scores-x.json"
+    scores = read_json(path)
+    scores["metrics"]["chair_s"]["ci"] = None
+    write_json(path, scores)
+    output, files = made(results)
+    (record,) = (read_json(output / file) for file in files if file.parts[:3] == ("every_eval_ever", "data", "pope"))
+    jsonschema.Draft7Validator(json.loads(SCHEMA.read_text())).validate(record)
+    (rate,) = record["evaluation_results"]
+    assert rate["score_details"]["score"] == 0.25 and "uncertainty" not in rate["score_details"]
+    assert (rate["metric_config"]["min_score"], rate["metric_config"]["max_score"]) == (0, 1)
+
+
 def test_the_card_is_read_by_the_hub(results: Path) -> None:
     output, _ = made(results)
     card = ModelCard.load(output / "README.md")
