@@ -14,6 +14,11 @@ from harness.runs.folders import distinct, find_run, read_runs
 if TYPE_CHECKING:
     import pandas as pd
 
+_KEY = ("run", "suite", "data", "variant")
+_ITEM = ("item", "group", "prompt", "text", "unscored")
+_PIECE = ("text", "label", "verdict")
+"""Columns, so that a frame without a row has them, too."""
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -60,7 +65,7 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
         left_out += unusable
         for score in usable:
             record = score.record
-            key = {"run": run.name, "suite": record.suite, "data": record.data, "variant": record.variant}
+            key = dict(zip(_KEY, (run.name, record.suite, record.data, record.variant), strict=True))
             about = {name: getattr(record, name) for name in ("method", "model", "n", "of", "unscored")}
             judge = (record.judge.model or record.judge.judge) if record.judge else None
             for name, metric in record.metrics.items():
@@ -73,12 +78,17 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
                 rows = {}
                 left_out.append(f"{run.name}: {score.items.name}: {error.problem}, so {record.suite} has no items")
             for row in rows.values():
-                plain = {name: getattr(row, name) for name in ("item", "group", "prompt", "text", "unscored")}
+                plain = {name: getattr(row, name) for name in _ITEM}
                 items.append(key | plain | dict(row.counts))
                 for piece in row.evidence:
                     start, end = piece.span or (None, None)
-                    words = {name: getattr(piece, name) for name in ("text", "label", "verdict")}
+                    words = {name: getattr(piece, name) for name in _PIECE}
                     evidence.append(key | {"item": row.item} | words | {"start": start, "end": end})
     if not metrics:
         raise BadInputError("nothing was scored yet", where=str(root), remedy=EVALUATE)
-    return Frames(pd.DataFrame(metrics), pd.DataFrame(items), pd.DataFrame(evidence), tuple(left_out))
+    return Frames(
+        pd.DataFrame(metrics),
+        pd.DataFrame(items) if items else pd.DataFrame(columns=[*_KEY, *_ITEM]),
+        pd.DataFrame(evidence, columns=[*_KEY, "item", *_PIECE, "start", "end"]),
+        tuple(left_out),
+    )

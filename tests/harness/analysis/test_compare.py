@@ -203,6 +203,18 @@ def test_frames(results: Path) -> None:
         load_runs(["hones"], results)
 
 
+def test_frames_without_a_row_have_their_columns(tmp_path: Path) -> None:
+    """So that the queries of docs/analysis.md find nothing, and do not fail."""
+    folder = make_run(tmp_path, "silent", ["Nothing to see."] * 4)
+    frames = load_runs(results=tmp_path)
+    wrong = frames.evidence.query("verdict == 'hallucinated'")
+    assert wrong.empty and wrong.groupby(["run", "label"]).size().unstack(0).empty
+    full = make_run(tmp_path / "full", "one", ["A cat."] * 4)
+    assert list(load_runs(results=full.parent).evidence) == list(frames.evidence)
+    next(folder.glob("evals/*/items*.jsonl")).write_text("")
+    assert load_runs(results=tmp_path).items.query("run == 'silent'").empty
+
+
 def test_latex(results: Path) -> None:
     text = as_latex(collect(results))
     assert (
