@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.conditions import common_conditions
+from harness.analysis.leaderboard.balance import BALANCE
 from harness.analysis.leaderboard.board import BASE, Board, Cell, Column, Part, Row, World
 from harness.analysis.leaderboard.captions import merged
 from harness.analysis.leaderboard.marks import add_differences
@@ -88,7 +89,8 @@ def _row(group: Sequence[Row], name: str) -> Row:
         if column.sheet not in drawn and len(group) > 1 and parts and all(part.items.images > 1 for part in parts):
             drawn[column.sheet] = _drawn(parts)
         cell = _cell([one.cells[column] for one in group if column in one.cells], column, drawn, len(group))
-        if len(group) > 1 and not parts and cell.value is not None:
+        # Margins are stored as means: they have no items that could be missing.
+        if len(group) > 1 and not parts and cell.value is not None and column.suite != BALANCE:
             cell = replace(cell, notes=(*cell.notes, _MISSING))
         row.cells[column] = cell
     return row

@@ -21,6 +21,7 @@ from harness.analysis.leaderboard import (
     Board,
     Cell,
     Column,
+    add_balance,
     add_published,
     as_csv,
     as_json,
@@ -198,6 +199,22 @@ def test_seeds_are_pooled_with_their_spread(tmp_path: Path) -> None:
     assert caption.count("matched: ") == 1 and "; n: halbench 40; " in caption, "what the seeds share is said once"
     assert as_json([board])[0]["caption"] == caption
     assert cell(board, "dpo", "chair_s_matched").value is not None, "cut within each seed"
+
+
+def test_pooled_margins_lack_no_items(tmp_path: Path) -> None:
+    seeds(tmp_path)
+    for seed in (0, 1):
+        share = {"value": 1.0}
+        margins = {"text": {"value": 1.0 + seed, "ci": [0.5, 2.5]}, "image": {"value": 2.0, "ci": [1.0, 3.0]}}
+        end = {"after": "end", "steps": 4, "text_above_0": share, "image_above_0": share, "ratio": None} | margins
+        path = tmp_path / f"dpo{seed}/manifest.json"
+        manifest = read_json(path) | {"checkpoint": {"kind": "adapter", "fingerprint": "c"}}
+        write_json(path, manifest | {"summary": {"balance": {"data": "held", "n": 40, "measured": [end]}}})
+    boards = collect(tmp_path)
+    add_balance(boards, tmp_path, ["balance"], [])
+    [board] = pool_seeds(boards)
+    margin = cell(board, "dpo", "text")
+    assert margin.value == 1.5 and margin.spread == pytest.approx(0.5**0.5) and not margin.notes
 
 
 def test_the_seed_is_left_out_of_every_name_of_a_world(tmp_path: Path) -> None:
