@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from harness.core import registry
 from harness.core.config import merged
 from harness.core.errors import BadInputError, shown
-from harness.experiments.keys import BASE, ArmSpec, ExperimentSpec, GenerateSpec, JudgedSpec, Range, grouped
+from harness.experiments.keys import BASE, ArmSpec, ExperimentSpec, GenerateSpec, JudgedSpec, Range, dotted, grouped
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _STAGE = re.compile(r"[0-9]+-[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -70,7 +70,7 @@ def arms_of(name: str, spec: ExperimentSpec, where: Where) -> list[Arm]:
     """The arms that one entry of the file defines.
 
     Raises:
-        BadInputError: it extends an unknown arm, has no method, or its pairs have different lengths.
+        BadInputError: it extends an unknown arm, has no method, gives the seed of the training, or its pairs have different lengths.
     """
     here = where("arms", name)
     if not _NAME.fullmatch(name) or name == BASE:
@@ -92,6 +92,7 @@ def arms_of(name: str, spec: ExperimentSpec, where: Where) -> list[Arm]:
         raise BadInputError(
             f"the arm '{name}' has no method", where=here, remedy="method: NAME, or extends: ANOTHER_ARM"
         )
+    _check_seed(names, spec, where)
     data, generate = _source(chain, spec, where, name)
     limit = next((arm.limit for arm in chain if arm.limit), spec.limit)
     settings = merged(grouped(spec.settings), *(grouped(arm.settings) for arm in reversed(chain)))
@@ -103,6 +104,28 @@ def arms_of(name: str, spec: ExperimentSpec, where: Where) -> list[Arm]:
     rounds = _rounds(chain, spec, where, name, generate, searched=bool(space))
     stages = _stages(chain[0], where, name, rounds)
     return [part for arm in arms for in_round in _in_rounds(arm, rounds) for part in _in_stages(in_round, stages)]
+
+
+_SEED = "train.seed"
+
+
+def _check_seed(names: Sequence[str], spec: ExperimentSpec, where: Where) -> None:
+    """Raise an error for settings with the seed of the training, which the experiment's seeds give: several values of it in a grid would
+    be labels of one run. `names`: the arm, and those that it extends."""
+    arm = spec.arms[names[0]]
+    named = [
+        (("settings",), spec.settings),
+        *((("arms", name, "settings"), spec.arms[name].settings) for name in names),
+        *((("arms", names[0], key), getattr(arm, key)) for key in ("grid", "pairs", "search")),
+        (("search", "space"), spec.search.space if spec.search else {}),
+    ]
+    for place, values in named:
+        if _SEED in dotted(grouped(values)):
+            raise BadInputError(
+                f"{_SEED} has no effect in an experiment: every training has one of the experiment's seeds",
+                where=where(*place, *([_SEED] if _SEED in values else _SEED.split("."))),
+                remedy="seeds: [1, 2, 3], as a key of the experiment",
+            )
 
 
 def _source(

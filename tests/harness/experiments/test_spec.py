@@ -168,7 +168,7 @@ def test_dotted_settings_are_groups_and_back() -> None:
         ("arms:\n  a: {extends: b}\n  b: {extends: a}\n", 4, "extend each other"),
         ("arms:\n  base: {method: dpo}\n", 4, "not be 'base'"),
         (
-            "arms:\n  a:\n    method: dpo\n    pairs: {method.beta: [1, 2], train.seed: [1]}\n",
+            "arms:\n  a:\n    method: dpo\n    pairs: {method.beta: [1, 2], train.epochs: [1]}\n",
             6,
             "must have the same length",
         ),
@@ -179,6 +179,16 @@ def test_dotted_settings_are_groups_and_back() -> None:
         ),
         ("arms: {a: {method: dpo, grid: {method.beta: []}}}\n", 3, "has no value"),
         ("seeds: []\narms: {a: {method: dpo}}\n", 3, "seeds"),
+        ("settings:\n  train: {seed: 3}\narms: {a: {method: dpo}}\n", 4, "train.seed has no effect"),
+        ("arms:\n  a:\n    method: dpo\n    settings: {train.seed: 3}\n", 6, "train.seed has no effect"),
+        ("arms:\n  a:\n    method: dpo\n    grid: {train.seed: [1, 2, 3]}\n", 6, "train.seed has no effect"),
+        ("arms:\n  a:\n    method: dpo\n    pairs: {train.seed: [1, 2, 3]}\n", 6, "train.seed has no effect"),
+        ("arms:\n  a:\n    method: dpo\n    search: {train.seed: [1, 2, 3]}\n", 6, "train.seed has no effect"),
+        (
+            "arms: {a: {method: dpo}}\nsearch:\n  objective: chair_s\n  space: {train.seed: [1, 2, 3]}\n",
+            6,
+            "train.seed has no effect",
+        ),
     ],
 )
 def test_mistakes_are_said_with_their_line(text: str, line: int, said: str, tmp_path: Path) -> None:
