@@ -126,9 +126,10 @@ def margins(plan: Plan, runs: Sequence[Run]) -> list[TextTable]:
         if (
             run.name in plan.runs and plan.runs[run.name][0].stage is None
         ):  # a training's margins are those of its stages, too
-            arm, seed = plan.runs[run.name]
+            _, seed = plan.runs[run.name]
             of_run, _ = balance_records(run)
-            records += [entry.model_copy(update={"run": _label(plan, arm.label, seed)}) for entry in of_run]
+            name = _label(plan, plan.arms_of([run.name]), seed)
+            records += [entry.model_copy(update={"run": name}) for entry in of_run]
     return balance_tables(records)
 
 

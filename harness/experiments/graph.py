@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,18 @@ class Plan:
     """Names of the benchmark data that the runs are scored on; the runs may have scores on other data, too."""
     scorings: Mapping[str, Scoring] = field(default_factory=dict)
     """Suite -> how the experiment scores it; the runs may have scores by other extractors and judges, too."""
+
+    @cached_property
+    def _labels_of(self) -> Mapping[str, set[str]]:
+        labels: dict[str, set[str]] = defaultdict(set)
+        for (label, _), run in self.labels.items():
+            labels[run].add(label)
+        return labels
+
+    def arms_of(self, runs: Sequence[str]) -> str:
+        """The name of runs of several seeds, or of one run: the arms that have all of them, `a = b` if two share them; "" if none has."""
+        shared = [self._labels_of[run] for run in runs if run in self.runs]
+        return " = ".join(sorted(set.intersection(*shared))) if shared else ""
 
     def folder(self, run: str) -> str:
         """A run's folder, below that of all runs; a stage's is inside that of its training."""

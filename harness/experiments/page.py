@@ -170,8 +170,7 @@ def _of_arms(board: Board, plan: Plan) -> Board:
 def _named(board: Board, plan: Plan) -> Board:
     """Name rows after their arms, because a run's own name is a hash."""
     for row in board.rows:
-        if arms := {plan.runs[run][0].label for run in row.runs if run in plan.runs}:
-            row.name = " = ".join(sorted(arms))
+        row.name = plan.arms_of(row.runs) or row.name
     return board
 
 

@@ -18,11 +18,14 @@ from harness.experiments.execute import _without
 from harness.experiments.forecast import SAME_COST, Forecaster
 from harness.experiments.graph import plan
 from harness.experiments.keys import dotted, grouped
-from harness.experiments.page import made_by
+from harness.experiments.page import made_by, write_page
 from harness.experiments.run import named_experiments, open_experiment
 from harness.experiments.samplers import grid_of
+from harness.experiments.search import Searches
 from harness.experiments.spec import EXPERIMENTS, find_experiment, read_experiment
+from harness.experiments.state import ExperimentFolder
 from harness.worlds.pocket.world import PocketWorld
+from tests.scored_runs import make_run
 
 HEAD = "title: t\nsuites: [halbench]\n"
 
@@ -307,6 +310,23 @@ def test_seeds_of_one_base_model_ask_it_one_after_another(tmp_path: Path) -> Non
     assert not [step.name for step in drawn if step.kind == "eval" and step.after], "each seed has its base model"
     both = plan(read_experiment(file, {"model": "pocket:2", "seeds": [0, 2]}), tmp_path).steps
     assert [step.after for step in both if step.kind == "eval"] == [(), ("noise-s0-0-blank",)], "both are pocket:2"
+
+
+def test_arms_that_share_a_run_are_one_row_with_the_names_of_both(tmp_path: Path) -> None:
+    """Such as two arms for which a search chose the same settings."""
+    text = "seeds: [0, 6]\narms: {a: {method: dpo}, b: {method: dpo}, c: {method: dpo, data: 'pocket:6'}}\n"
+    experiment = read_experiment(written(tmp_path / "a.yaml", text))
+    steps = plan(experiment, tmp_path)
+    for seed in (0, 6):
+        run, model = steps.labels["a", seed], steps.worlds[seed]
+        assert run == steps.labels["b", seed]
+        for name in {run, steps.labels["c", seed]}:
+            data = f"{model.replace(':', '-')}-test"
+            make_run(tmp_path / "runs", name, ["A dog."] * 4, data, method="dpo", model=model, source=f"{model}@test")
+    write_page(experiment, steps, ExperimentFolder(tmp_path / "a", tmp_path), {}, Searches([]))
+    board = (tmp_path / "a/index.md").read_text().partition("## Leaderboard")[2].partition("## Arms")[0]
+    rows = [line.split("|")[1].strip() for line in board.splitlines() if line.startswith("| ")]
+    assert rows == ["checkpoint", "a = b", "c"], "with seed 6 all three share a run, with seed 0 only two of them"
 
 
 def test_shipped_experiments_have_names() -> None:
