@@ -18,11 +18,12 @@ from harness.core.files import atomic_path, write_json
 from harness.core.pages import render
 from harness.core.record import check
 from harness.core.terminal import plain
+from harness.core.worlds import find_world
 from harness.experiments.arms import Arm
 from harness.experiments.claims import Finding, find, read_claims
 from harness.experiments.diagnostics import Reliance, margins
 from harness.experiments.graph import Plan, changes_of
-from harness.experiments.keys import dotted
+from harness.experiments.keys import ExperimentSpec, dotted
 from harness.experiments.records import ClaimResult, ResultFile, SearchResult
 from harness.experiments.search import Searched, Searches, search_tables
 from harness.experiments.spec import Experiment
@@ -184,10 +185,17 @@ def _head(experiment: Experiment, plan: Plan) -> list[str]:
     hardware = here.hardware
     machine = ", ".join(hardware.gpus) or f"{hardware.cores} CPU cores ({hardware.machine})"
     return [
-        f"Model {spec.model}; {len(experiment.arms)} arms; seeds {', '.join(map(str, plan.worlds))}; {spec.split} split. "
+        f"Model {spec.model}; {len(experiment.arms)} arms; seeds {', '.join(map(str, plan.worlds))}; {_scored_on(spec, plan)}. "
         f"{here.finished[:10]}, {machine}, harness {here.harness}.",
         f"Made by `{made_by(experiment)}`.",
     ]
+
+
+def _scored_on(spec: ExperimentSpec, plan: Plan) -> str:
+    """What the runs are scored on, as text: only the data of an embedded world that the file does not name are a split."""
+    if spec.benchmarks is None and find_world(spec.model):
+        return f"{spec.split} split"
+    return f"scored on {', '.join(sorted(plan.data))}"
 
 
 def _points(finding: Finding) -> tuple[str, str, str]:

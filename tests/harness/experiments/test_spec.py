@@ -18,7 +18,7 @@ from harness.experiments.execute import _without
 from harness.experiments.forecast import SAME_COST, Forecaster
 from harness.experiments.graph import plan
 from harness.experiments.keys import dotted, grouped
-from harness.experiments.page import made_by, write_page
+from harness.experiments.page import _head, made_by, write_page
 from harness.experiments.run import named_experiments, open_experiment
 from harness.experiments.samplers import grid_of
 from harness.experiments.search import Searches
@@ -327,6 +327,19 @@ def test_arms_that_share_a_run_are_one_row_with_the_names_of_both(tmp_path: Path
     board = (tmp_path / "a/index.md").read_text().partition("## Leaderboard")[2].partition("## Arms")[0]
     rows = [line.split("|")[1].strip() for line in board.splitlines() if line.startswith("| ")]
     assert rows == ["checkpoint", "a = b", "c"], "with seed 6 all three share a run, with seed 0 only two of them"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("split: validation\n", "seeds 0; validation split. "),
+        ("benchmarks: pocket:9@validation\n", "seeds 0; scored on pocket-9-validation. "),
+        ("model: llava-1.5-7b\n", "seeds 0; scored on official. "),
+    ],
+)
+def test_the_page_says_what_the_runs_are_scored_on(more: str, said: str, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path / "a.yaml", f"{more}arms: {{a: {{method: dpo}}}}\n"))
+    assert said in _head(experiment, plan(experiment, tmp_path))[0]
 
 
 def test_shipped_experiments_have_names() -> None:
