@@ -32,7 +32,7 @@ from harness.experiments.step import RUNS, sets
 from harness.records.manifest_file import SummaryOfData
 from harness.reports import charts_and_tables, write_document
 from harness.reports.figures import Figure
-from harness.runs.folders import Run, open_run
+from harness.runs.folders import Run, list_runs, open_run
 from harness.runs.manifest import surroundings
 
 PAGE, RESULT = "index", "experiment.json"
@@ -152,7 +152,8 @@ def _runs(plan: Plan, folder: ExperimentFolder) -> list[Run]:
 
 def _bases(plan: Plan, runs: Path, made: Sequence[Run]) -> list[Run]:
     """The runs of the base models. Of several with the same name, those with the weights that the experiment's runs were trained on."""
-    every = [open_run(path.parent) for path in sorted(runs.glob("*/manifest.json"))]
+    # Also other experiments' runs, of which one may be unreadable.
+    every = sorted(list_runs(runs), key=lambda run: run.name)
     named = [run for run in every if run.kind == "base" and run.base_label in plan.worlds.values()]
     weights = {run.manifest.base.fingerprint for run in made if run.manifest}
     used = [run for run in named if run.manifest and run.manifest.base.fingerprint in weights]

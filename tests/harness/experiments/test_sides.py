@@ -74,6 +74,8 @@ def test_the_base_of_the_page_is_the_one_that_was_trained_on(tmp_path: Path) -> 
         manifest = json.loads((path / "manifest.json").read_text())
         base = {"label": label, "fingerprint": weights}
         write_json(path / "manifest.json", manifest | {"kind": kind, "base": base})
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/manifest.json").write_text("{")  # of another experiment
     bases = _bases(PLAN, tmp_path, [open_run(tmp_path / "one-1")])
     assert [run.name for run in bases] == ["base-m-1", "base-n"]
 
