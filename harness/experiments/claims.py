@@ -146,6 +146,8 @@ def _check_metric(metric: str, suites: Sequence[str], where: str, *, matched: bo
 
 def _arm(side: str, experiment: Experiment, where: str) -> str:
     """The label of the arm that a claim names: its name, with the settings in which it differs from others of that name."""
+    if side.strip() in [arm.label for arm in experiment.arms]:  # as pages show it, where null is None
+        return side.strip()
     name, *assignments = (part.strip() for part in side.split(","))
     if name == BASE and not assignments:
         return BASE

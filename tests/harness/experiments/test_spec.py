@@ -252,6 +252,16 @@ def test_a_wrong_claim_is_said_with_its_line(claim: str, said: str, tmp_path: Pa
     assert str(caught.value.where).endswith("line 8")
 
 
+def test_a_claim_names_an_arm_as_yaml_or_as_the_page_does(tmp_path: Path) -> None:
+    arms = "arms:\n  a: {method: dpo}\n  b: {method: mfpo, grid: {train.keep_stages: [null, true]}}\n"
+    claims = "claims:\n" + "".join(
+        f"  - chair_s(b, train.keep_stages={value}) < chair_s(a)\n" for value in ("null", "None", "true", "True")
+    )
+    experiment = read_experiment(written(tmp_path / "a.yaml", arms + claims))
+    labels = [arm.label for arm in experiment.arms]
+    assert [labels.index(claim.left) for claim in read_claims(experiment)] == [1, 1, 2, 2]
+
+
 def test_a_metric_of_two_suites_needs_its_suite(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "title: t\nsuites: [halbench, chair]\narms: {a: {method: dpo}}\nclaims: [chair_s(a) < chair_s(base)]\n"
