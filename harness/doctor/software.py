@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from packaging.requirements import Requirement
 
+from harness.core.gpus import has_gpu
 from harness.core.packages import install_command
 from harness.core.registry import KINDS, OWN_DISTRIBUTION
 from harness.doctor.line import Line, Tried, python
@@ -136,24 +135,13 @@ def _python_version() -> Line:
     return Line("Python", "ok" if right else "fail", f"{version}, {sys.executable}", remedy)
 
 
-def _has_gpu() -> bool:
-    """Whether the driver sees an NVIDIA GPU, even if torch cannot use it."""
-    if shutil.which("nvidia-smi") is None:
-        return False
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return listed.returncode == 0 and "GPU" in listed.stdout
-
-
 def _torch(tried: Tried) -> Iterator[Line]:
     if not tried.well:
         yield Line("torch", "fail", f"cannot be imported: {tried.problem}", "make setup")
         return
     version, platform, gpus = json.loads(tried.printed.splitlines()[-1])
     build = f"{version}, built for {'CUDA/ROCm ' + platform if platform else 'CPUs'}"
-    seen = _has_gpu()
+    seen = has_gpu()
     if platform and not seen and not gpus:
         yield Line("torch", "warn", f"{build}, on a machine without a GPU: several GB that are never used", _CPU_INDEX)
     else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import BadInputError
+from harness.core.gpus import has_gpu
 from harness.core.packages import need_package
 from harness.core.yaml_values import parse_yaml
 from harness.experiments.workers import run_command
@@ -31,7 +32,7 @@ class OnSlurm:
 
         Args:
             options: `KEY=VALUE`: submitit's parameters (timeout_min, gpus_per_node, ...), those of sbatch (partition, account, ...), and
-            array_parallelism; or `local`, which runs the jobs as processes of this machine.
+            array_parallelism; or `local`, which runs the jobs as processes of this machine (with `gpus_per_node` one at a time).
             folder: of submitit's files.
 
         Raises:
@@ -45,12 +46,15 @@ class OnSlurm:
         parameters = _parameters([option for option in options if option != LOCAL], submitit)
         if local:
             parameters.setdefault("timeout_min", _DAY)
+            _check_gpus(parameters)
         elif "timeout_min" not in parameters and "slurm_time" not in parameters:
             raise BadInputError(
                 "--slurm needs the time after which Slurm may end a step",
                 remedy="--slurm timeout_min=240 (minutes); a step that was ended is resumed by the next command",
             )
-        self.capacity = (os.cpu_count() or 1) if local else 10_000
+        # Every local job with GPUs gets the same ones, the machine's first.
+        beside = 1 if parameters.get("gpus_per_node") else os.cpu_count() or 1
+        self.capacity = beside if local else 10_000
         self.shares_cores, self.shows_progress = local, False
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=LOCAL if local else "slurm")
@@ -135,6 +139,17 @@ def _parameters(options: Sequence[str], submitit: Any) -> dict[str, Any]:
         else:
             more[key.replace("_", "-")] = value
     return parameters | ({"slurm_additional_parameters": more} if more else {})
+
+
+def _check_gpus(parameters: Mapping[str, Any]) -> None:
+    """Raise an error where local jobs would compute on the CPU beside a GPU: submitit hides GPUs from them unless it is told a number."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if "gpus_per_node" not in parameters and not hidden and has_gpu():
+        raise BadInputError(
+            "this machine has a GPU, and local jobs do not see it unless they ask for one",
+            where="--slurm local",
+            remedy="--slurm gpus_per_node=1; to compute on the CPU, --slurm gpus_per_node=0",
+        )
 
 
 def _result(job: Any) -> str | None:

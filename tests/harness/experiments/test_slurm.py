@@ -59,7 +59,7 @@ def test_steps_that_are_ready_together_are_one_array_with_the_users_options(clus
 
 @pytest.mark.slow
 def test_a_step_on_this_machine_succeeds_or_says_why_it_failed(tmp_path: Path) -> None:
-    workers = OnSlurm(["local"], tmp_path / "slurm")
+    workers = OnSlurm(["local", "gpus_per_node=0"], tmp_path / "slurm")
     try:
         good = workers.submit(["list", "methods"], tmp_path / "good.log")
         bad = workers.submit(["leaderboard", "nowhere"], tmp_path / "bad.log")
@@ -80,6 +80,23 @@ def test_a_step_on_this_machine_succeeds_or_says_why_it_failed(tmp_path: Path) -
 def test_what_is_refused(options: list[str], said: str, cluster: Path) -> None:
     with pytest.raises(BadInputError, match=said):
         OnSlurm(options, cluster / "slurm")
+
+
+def test_local_jobs_say_whether_they_use_the_gpu(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit hides the GPUs of this machine from them, unless it is told a number."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    driver = cluster / "bin/nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)'\n")
+    driver.chmod(0o755)
+    with pytest.raises(BadInputError, match="this machine has a GPU") as caught:
+        OnSlurm(["local"], cluster / "slurm")
+    assert "gpus_per_node=1" in str(caught.value.remedy)
+    for options, beside in ((["gpus_per_node=1"], 1), (["gpus_per_node=0"], os.cpu_count())):
+        workers = OnSlurm(["local", *options], cluster / "slurm")
+        workers.close()
+        assert workers.capacity == beside
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    OnSlurm(["local"], cluster / "slurm").close()
 
 
 def test_a_machine_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
