@@ -89,9 +89,8 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
         raise BadInputError(
             f"the experiment has {count:,} runs", where=str(experiment.path), remedy="to confirm, add --yes"
         )
-    if len(set(spec.seeds)) < len(spec.seeds):
-        raise BadInputError("a seed appears twice", where=experiment.where("seeds"))
     _look_up(experiment)
+    check_seeds(experiment, spec.seeds, "seeds")
     changes = changes_of(experiment)
     scorings = scorings_of(experiment, data_of(spec, spec.model))
     steps: list[Step] = []
@@ -143,6 +142,23 @@ def _look_up(experiment: Experiment) -> None:
         located(experiment.where("judge"), lambda: registry.load("judges", spec.judge))
     if spec.backend:
         located(experiment.where("backend"), lambda: registry.load("backends", spec.backend))
+
+
+def check_seeds(experiment: Experiment, seeds: Sequence[int], *place: str) -> None:
+    """Check the seeds of the runs, or those of a search.
+
+    Raises:
+        BadInputError: one appears twice, or the model is an embedded world's of another seed; the message has the line of `place`.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise BadInputError("a seed appears twice", where=experiment.where(*place))
+    world = find_world(experiment.spec.model)
+    if world is not None and world.seed and (len(seeds) > 1 or seeds[0] not in (0, world.seed)):
+        raise BadInputError(
+            f"'{world.label}' is the model of one seed, and the seeds are {', '.join(map(str, seeds))}",
+            where=experiment.where(*place),
+            remedy=f"model: {world.name}, which has a model for each seed, or only the seed {world.seed}",
+        )
 
 
 def data_of(spec: ExperimentSpec, model: str) -> str:

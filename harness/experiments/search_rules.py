@@ -12,7 +12,7 @@ from harness.core.errors import BadInputError, shown
 from harness.core.worlds import find_world
 from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
-from harness.experiments.graph import data_of, model_of, settings_of
+from harness.experiments.graph import check_seeds, data_of, model_of, settings_of
 from harness.experiments.keys import MOST_RUNS, ExperimentSpec, Range, SearchSpec, dotted, grouped
 from harness.experiments.samplers import grid_of
 from harness.experiments.spec import Experiment
@@ -138,8 +138,7 @@ def check_search(experiment: Experiment, *, many: bool = False) -> None:
             remedy="arms: {NAME: {search: {method.beta: [0.1, 1]}}}",
         )
     Objective.of(experiment)
-    if len(set(search.seeds)) < len(search.seeds):
-        raise BadInputError("a seed appears twice", where=experiment.where("search", "seeds"))
+    check_seeds(experiment, search.seeds, "search", "seeds")
     _check_data(experiment, search)
     if search.halving and search.sampler == "tpe":
         raise BadInputError(

@@ -92,9 +92,9 @@ def test_the_function_overrides_any_key(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("harness.experiments.run.run_experiment", run)
     with pytest.raises(OpenedError) as caught:
         changes = {"limit": 48, "settings.train.epochs": 2, "model": "pocket:2"}
-        harness.experiment("smoke", seeds=[1], changes=changes, results=tmp_path)
+        harness.experiment("smoke", seeds=[2], changes=changes, results=tmp_path)
     spec = caught.value.args[0].spec
-    assert (spec.limit, spec.seeds, spec.model, spec.settings["train"]["epochs"]) == (48, [1], "pocket:2", 2)
+    assert (spec.limit, spec.seeds, spec.model, spec.settings["train"]["epochs"]) == (48, [2], "pocket:2", 2)
     with pytest.raises(BadInputError, match="an experiment has no 'limits'"):
         harness.experiment("smoke", changes={"limits": 48}, results=tmp_path)
 
@@ -220,6 +220,17 @@ def test_what_is_not_known_is_said_before_anything_starts(text: str, line: int, 
     assert str(caught.value.where).endswith(f"a.yaml, line {line}")
 
 
+@pytest.mark.parametrize("seeds", [[0, 3], [1], [3, 4]])
+def test_the_model_of_one_seed_has_one_seed(seeds: list[int], tmp_path: Path) -> None:
+    file = written(tmp_path / "a.yaml", "seeds: [0]\narms: {a: {method: dpo}}\n")
+    with pytest.raises(BadInputError, match="'pocket:3' is the model of one seed, and the seeds are") as caught:
+        plan(read_experiment(file, {"model": "pocket:3", "seeds": seeds}), tmp_path)
+    assert str(caught.value.where).endswith("line 3") and "model: pocket, " in str(caught.value.remedy)
+    for one in (0, 3):
+        steps = plan(read_experiment(file, {"model": "pocket:3", "seeds": [one]}), tmp_path)
+        assert steps.worlds == {one: "pocket:3"}
+
+
 def test_an_unknown_suite_and_too_many_runs(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("title: t\nsuites:\n  - pop\narms: {a: {method: dpo}}\n")
     with pytest.raises(BadInputError, match="pope") as caught:
@@ -318,8 +329,6 @@ def test_seeds_of_one_base_model_ask_it_one_after_another(tmp_path: Path) -> Non
             assert before in (*steps[step].needs, *steps[step].after), f"{step} runs beside {before}"
     drawn = plan(read_experiment(file), tmp_path).steps
     assert not [step.name for step in drawn if step.kind == "eval" and step.after], "each seed has its base model"
-    both = plan(read_experiment(file, {"model": "pocket:2", "seeds": [0, 2]}), tmp_path).steps
-    assert [step.after for step in both if step.kind == "eval"] == [(), ("noise-s0-0-blank",)], "both are pocket:2"
 
 
 def test_arms_that_share_a_run_are_one_row_with_the_names_of_both(tmp_path: Path) -> None:
