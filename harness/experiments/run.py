@@ -22,6 +22,9 @@ from harness.experiments.workers import Workers
 
 logger = logging.getLogger(__name__)
 
+_LISTED = 5
+"""Number of failed steps that an error names with their reasons."""
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -93,6 +96,10 @@ def run_experiment(opened: Opened, workers: Workers) -> tuple[Sequence[Finding],
 
     Returns:
         What was found about the claims, and an error that names the failed steps, if there are any; the others are kept.
+
+    Raises:
+        HarnessError: steps failed, and without them there is nothing to write a page about.
+        BadInputError: no trial of any search has a value, or another process runs the experiment.
     """
     experiment, folder = opened.experiment, opened.folder
     try:
@@ -101,13 +108,26 @@ def run_experiment(opened: Opened, workers: Workers) -> tuple[Sequence[Finding],
             check_ended(searches)
             steps = plan(searches.resolved(experiment), folder.results, many=True)
             failed = {**searches.failed, **searches.failed_steps, **run_steps(steps, folder, workers)}
-            findings = write_page(experiment, steps, folder, failed, searches)
+            try:
+                findings = write_page(experiment, steps, folder, failed, searches)
+            except BadInputError as error:
+                if not failed:
+                    raise
+                raise _failed(failed, folder, f"; there is no page: {error.problem}") from error
     finally:
         workers.close()
     if not failed:
         return findings, None
-    return findings, HarnessError(
-        f"{len(failed)} steps failed, {next(iter(failed))} among them",
+    return findings, _failed(failed, folder)
+
+
+def _failed(failed: Mapping[str, str], folder: ExperimentFolder, more: str = "") -> HarnessError:
+    """An error that names the failed steps; `more` is said behind them, where no page lists all of them with their reasons."""
+    listed = [f"{name}: {' '.join(reason.split())}" for name, reason in failed.items()]
+    others = f", and {len(listed) - _LISTED} others" if len(listed) > _LISTED else ""
+    which = f": {'; '.join(listed[:_LISTED])}{others}" if more else f", {next(iter(failed))} among them"
+    return HarnessError(
+        f"{len(failed)} step{'s' * (len(failed) != 1)} failed{which}{more}",
         where=str(folder.path),
         remedy="fix the errors in their logs, and run the same command again; finished steps are kept",
     )

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from harness.core.errors import BadInputError
+from harness.core.errors import BadInputError, HarnessError
 from harness.core.yaml_values import parse_yaml
 from harness.experiments.forecast import by_kind, first_to_ask
 from harness.experiments.run import open_experiment, run_all, run_experiment
@@ -490,6 +490,19 @@ def test_a_failing_experiment_does_not_stop_the_next(tmp_path: Path) -> None:
     ended, error = run_all([broken, sound], lambda folder: Pretended(breaks="9"))
     assert [folder.path.name for folder, _ in ended] == ["b"]
     assert error is not None and "1 of 2 experiments have failed steps: a;" in str(error)
+
+
+def test_failed_steps_are_listed_if_there_is_nothing_to_write_a_page_about(tmp_path: Path) -> None:
+    class Unscored(Pretended):
+        def _evaluate(self, command: list[str]) -> str | None:
+            return "the engine did not start"
+
+    entry = opened(tmp_path, arms={"dpo": {"method": "dpo"}}, search=None)
+    with pytest.raises(
+        HarnessError, match="1 step failed: eval-s6-0: the engine did not start; there is no page"
+    ) as caught:
+        run_experiment(entry, Unscored())
+    assert caught.value.exit_code == 1
 
 
 HEAD = "title: t\nsuites: [halbench, pope]\nmodel: pocket\nseeds: [6]\n"
