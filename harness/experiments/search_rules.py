@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.core import registry
 from harness.core.config import merged
 from harness.core.errors import BadInputError, shown
+from harness.core.paths import cache_folder
 from harness.core.worlds import find_world
 from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
@@ -187,15 +189,28 @@ def _check_data(experiment: Experiment, search: SearchSpec) -> None:
             where=where,
             remedy=f"benchmarks: {name}@validation",
         )
-    scored = {data_name(data_of(spec, model_of(spec.model, seed))) for seed in spec.seeds}
+    scored = [data_of(spec, model_of(spec.model, seed)) for seed in spec.seeds]
     chosen_on = spec.model_copy(update={"benchmarks": named, "split": "validation"})
-    same = scored & {data_name(data_of(chosen_on, model_of(spec.model, seed))) for seed in search.seeds}
-    if same:
+    searched = [data_of(chosen_on, model_of(spec.model, seed)) for seed in search.seeds]
+    if same := {_place_of(label): data_name(label) for label in searched if _place_of(label) in map(_place_of, scored)}:
         raise BadInputError(
-            f"the settings would be chosen on {', '.join(sorted(same))}, on which the experiment is scored",
+            f"the settings would be chosen on {', '.join(sorted(same.values()))}, on which the experiment is scored",
             where=where,
             remedy="search with other seeds, or score on another split",
         )
+    if alike := {*map(data_name, scored)} & {*map(data_name, searched)}:
+        raise BadInputError(
+            f"two folders of benchmark data are named '{min(alike)}', and a run keeps its scores under this name",
+            where=where,
+            remedy="rename one of them",
+        )
+
+
+def _place_of(label: str) -> Path | str:
+    """Where benchmark data are, whatever they are called: a folder, or the split of an embedded world."""
+    if find_world(label.partition("@")[0]):
+        return data_name(label)
+    return (cache_folder() / "benchmarks" if label == "official" else Path(label)).resolve()
 
 
 def _check_budget(experiment: Experiment, search: SearchSpec, arm: Arm) -> int:

@@ -20,6 +20,8 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.yaml_values import parse_yaml
 from harness.experiments.forecast import by_kind, first_to_ask
 from harness.experiments.run import open_experiment, run_all, run_experiment
+from harness.experiments.search_rules import check_search
+from harness.experiments.spec import read_experiment
 from harness.worlds.pocket.formats import write_benchmarks
 from tests import warm
 from tests.commands import run_here
@@ -503,6 +505,35 @@ def test_failed_steps_are_listed_if_there_is_nothing_to_write_a_page_about(tmp_p
     ) as caught:
         run_experiment(entry, Unscored())
     assert caught.value.exit_code == 1
+
+
+def test_searches_and_pages_tell_folders_apart_by_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "title: t\nsuites: [halbench]\nmodel: org/model\nbenchmarks: FIRST\n"
+        f"{ARM}search: {{objective: chair_s, runs: 3, benchmarks: OTHER}}\n"
+    )
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    for folder in ("test/data", "val/data", "val/other", "cache/benchmarks"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "test/data")
+
+    def said(first: str, other: str) -> str:
+        (tmp_path / "a.yaml").write_text(text.replace("FIRST", first).replace("OTHER", other))
+        try:
+            check_search(read_experiment(tmp_path / "a.yaml"))
+        except BadInputError as error:
+            return f"{error.problem}; {error.remedy}"
+        return ""
+
+    folder = str(tmp_path)
+    assert said(f"{folder}/test/data", f"{folder}/val/other") == "" == said("official", f"{folder}/val/other")
+    assert "two folders of benchmark data are named 'data'" in said(f"{folder}/test/data", f"{folder}/val/data")
+    assert "rename one of them" in said(f"{folder}/test/data", f"{folder}/val/data")
+    for first, other in (("test/data", "link"), ("cache/benchmarks", "official")):
+        other = other if other == "official" else f"{folder}/{other}"
+        assert "on which the experiment is scored" in said(f"{folder}/{first}", other)
 
 
 HEAD = "title: t\nsuites: [halbench, pope]\nmodel: pocket\nseeds: [6]\n"
