@@ -451,7 +451,7 @@ def test_the_tables_of_the_paper_search_every_arm_equally_hard(tmp_path: Path) -
         searched = entry.searches.searched
         trained = [arm.label for arm in entry.experiment.arms if arm.stage is None]
         assert [found.arm.label for found in searched] == trained
-        assert {len(grid_of(found.arm.space)) for found in searched} == {4}, name
+        assert {len(grid_of(found.arm.space)) for found in searched} == {6}, name
         assert all(found.default is not None for found in searched), f"{name}: an arm's own setting is no candidate"
         full = read_experiment(find_experiment(name), {"model": "llava-1.5-7b", "data": "rlhf-v"})
         assert full.spec.search is None and full.spec.limit is None
