@@ -62,13 +62,14 @@ class TransformersBackend(Backend):
         if self.processor.tokenizer.pad_token_id is None:
             self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
         self.model = load_model(self.base, self.settings.dtype)
+        # Before the adapters: PEFT's wrapper generates with the configuration of the model inside it.
+        self.model.generation_config = only_ends(self.model)
         if self.adapters:
             # PEFT's names are those of torch modules, which have no dots.
             self._names = {name: f"adapter{number}" for number, name in enumerate(self.adapters)}
             folders = {self._names[name]: folder for name, folder in self.adapters.items()}
             self.model = with_adapters(self.model, folders)
             self._check_adapters()
-        self.model.generation_config = only_ends(self.model)
 
     def _check_adapters(self) -> None:
         """Refuse an adapter that does not change a probe's log-probabilities: it is not applied, or was not trained.

@@ -175,3 +175,22 @@ def test_adapters_on_one_base_answer_as_their_merged_weights(base: Path, tmp_pat
         export_full(merged, load_processor(base), tmp_path / f"merged-{name}")
         with TransformersBackend(tmp_path / f"merged-{name}") as backend:
             assert [answer.text for answer in backend.generate(asked("base"))] == answers[name]
+
+
+def test_the_models_generation_config_changes_no_answer_beside_an_adapter(base: Path, tmp_path: Path) -> None:
+    """PEFT has a wrapper around the model, which has a configuration of its own."""
+    real = adapter(base, tmp_path / "real", 0)
+    pictures = [ImageRef(path=tiny_photograph(tmp_path / f"{seed}.png", seed)) for seed in range(2)]
+    sampling = Sampling(max_new_tokens=12)
+    asked = [Request(str(n), "base", "Describe this image.", picture, sampling) for n, picture in enumerate(pictures)]
+
+    def answers(adapters: dict[str, Path]) -> list[str]:
+        with TransformersBackend(base, adapters) as backend:
+            return [answer.text for answer in backend.generate(asked)]
+
+    plain = answers({})
+    path = base / "generation_config.json"
+    penalties = {"repetition_penalty": 3.0, "no_repeat_ngram_size": 1}
+    path.write_text(json.dumps(json.loads(path.read_text()) | penalties))
+    assert answers({"real": real}) == plain
+    assert any(len(set(text.split())) < len(text.split()) for text in plain), "a penalty would change these answers"
