@@ -19,7 +19,7 @@ from aligners.training.encoding import EncodedExample
 from aligners.training.policy import entropy_of
 from harness.core.errors import BadInputError
 from harness.models import batch_inputs
-from harness.models.generation import as_asked, with_tokens
+from harness.models.generation import as_asked, end_tokens, with_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,10 +109,9 @@ def _generated(
         inputs = {name: value.to(plain.device) for name, value in made.items()}
     finally:
         tokenizer.padding_side = side
-    with torch.no_grad(), session.policy.without_adapter(), _own_forward(plain), as_asked(plain):
+    with torch.no_grad(), session.policy.without_adapter(), _own_forward(plain), as_asked(plain, tokenizer):
         rows = plain.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    ends = plain.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [tokenizer.eos_token_id if ends is None else ends])
+    ends = set(end_tokens(plain, tokenizer))
     answers = []
     for row in rows[:, inputs["input_ids"].shape[1] :].tolist():
         stop = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)

@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
 
 def with_tokens(inputs: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
     """The inputs of one question, [1, length], followed by further text tokens; what a family says of each token is 0 for text."""
@@ -24,19 +22,28 @@ def with_tokens(inputs: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]
     }
 
 
-def only_ends(model: Any) -> Any:
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: those of the model's generation configuration and the tokenizer's end token, as for vLLM's engine.
+    Empty if neither names one."""
+    configured = model.generation_config.eos_token_id
+    ends = list(configured) if isinstance(configured, list) else [configured]
+    return [token for token in dict.fromkeys([*ends, tokenizer.eos_token_id]) if token is not None]
+
+
+def only_ends(model: Any, tokenizer: Any) -> Any:
     """A generation configuration with the tokens that begin and end the model's answers, and no penalty, cut-off or beams of its own."""
     from transformers import GenerationConfig
 
     before = model.generation_config
-    return GenerationConfig(**{name: getattr(before, name) for name in _ENDS})
+    ends = end_tokens(model, tokenizer) or None
+    return GenerationConfig(bos_token_id=before.bos_token_id, pad_token_id=before.pad_token_id, eos_token_id=ends)
 
 
 @contextlib.contextmanager
-def as_asked(model: Any) -> Iterator[None]:
+def as_asked(model: Any, tokenizer: Any) -> Iterator[None]:
     """Context in which `model.generate` uses only its arguments. The configuration that is saved with the model is not changed."""
     before = model.generation_config
-    model.generation_config = only_ends(model)
+    model.generation_config = only_ends(model, tokenizer)
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ from harness.models import (
     prompt_inputs,
     with_adapters,
 )
-from harness.models.generation import only_ends, with_tokens
+from harness.models.generation import end_tokens, only_ends, with_tokens
 from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails, chosen, refusal
 from harness.serving.beginnings import Beginnings
 
@@ -63,7 +63,8 @@ class TransformersBackend(Backend):
             self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
         self.model = load_model(self.base, self.settings.dtype)
         # Before the adapters: PEFT's wrapper generates with the configuration of the model inside it.
-        self.model.generation_config = only_ends(self.model)
+        self._ends = set(end_tokens(self.model, self.processor.tokenizer))
+        self.model.generation_config = only_ends(self.model, self.processor.tokenizer)
         if self.adapters:
             # PEFT's names are those of torch modules, which have no dots.
             self._names = {name: f"adapter{number}" for number, name in enumerate(self.adapters)}
@@ -151,12 +152,10 @@ class TransformersBackend(Backend):
         output = made.sequences
         length = inputs["input_ids"].shape[1]
         tokenizer = self.processor.tokenizer
-        ends = self.model.generation_config.eos_token_id
-        ends = set(ends if isinstance(ends, list) else [ends if ends is not None else tokenizer.eos_token_id])
         for place, (request, row, mask) in enumerate(
             zip(block, output[:, length:].tolist(), inputs["attention_mask"], strict=True)
         ):
-            end = next((position for position, token in enumerate(row) if token in ends), None)
+            end = next((position for position, token in enumerate(row) if token in self._ends), None)
             tokens = row[:end] if end is not None else row
             said = row[: len(tokens) + (end is not None)]
             # An answer that ends at a text has no end token, and is shorter than it may be.

@@ -194,3 +194,22 @@ def test_the_models_generation_config_changes_no_answer_beside_an_adapter(base: 
     path.write_text(json.dumps(json.loads(path.read_text()) | penalties))
     assert answers({"real": real}) == plain
     assert any(len(set(text.split())) < len(text.split()) for text in plain), "a penalty would change these answers"
+
+
+def test_an_answer_also_ends_at_the_tokenizers_end_token(base: Path, tmp_path: Path) -> None:
+    """As with vLLM, even if generation_config.json has another end token."""
+    picture = ImageRef(path=tiny_photograph(tmp_path / "picture.png", 0))
+    asked = [Request("1", "base", "what is this", picture, Sampling(max_new_tokens=8), details=True)]
+
+    def answer() -> tuple[tuple[int, ...], str]:
+        with TransformersBackend(base) as backend:
+            [completion] = backend.generate(asked)
+        assert completion.details is not None
+        return completion.details.token_ids, completion.finish_reason
+
+    whole, reason = answer()
+    tokenizer, path = load_processor(base).tokenizer, base / "tokenizer_config.json"
+    assert reason == "length" and whole[0] != tokenizer.eos_token_id
+    end = tokenizer.convert_ids_to_tokens(whole[0])
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": end}))
+    assert answer() == (whole[:1], "stop")
