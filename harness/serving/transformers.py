@@ -24,6 +24,7 @@ from harness.models import (
 from harness.models.generation import end_tokens, only_ends, with_tokens
 from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails, chosen, refusal
 from harness.serving.beginnings import Beginnings
+from harness.serving.draws import options_of
 
 
 class TransformersSettings(BackendSettings):
@@ -62,8 +63,8 @@ class TransformersBackend(Backend):
         if self.processor.tokenizer.pad_token_id is None:
             self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
         self.model = load_model(self.base, self.settings.dtype)
-        # Before the adapters: PEFT's wrapper generates with the configuration of the model inside it.
         self._ends = set(end_tokens(self.model, self.processor.tokenizer))
+        # Before the adapters: PEFT's wrapper generates with the configuration of the model inside it.
         self.model.generation_config = only_ends(self.model, self.processor.tokenizer)
         if self.adapters:
             # PEFT's names are those of torch modules, which have no dots.
@@ -135,11 +136,7 @@ class TransformersBackend(Backend):
         beginning, stop = block[0].beginning, block[0].stop
         if beginning:
             inputs = with_tokens(inputs, self._beginnings.ids(beginning))
-        options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
-        if sampling.temperature > 0:
-            # By default, transformers samples only from the 50 likeliest tokens.
-            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-            torch.manual_seed(sampling.seed)
+        options = {"max_new_tokens": sampling.max_new_tokens, **options_of(sampling, block)}
         if stop:
             options |= {"stop_strings": list(stop), "tokenizer": self.processor.tokenizer}
         with torch.no_grad(), self._selected(target):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harness.core.types import ImageRef
 from harness.judging.panel import ask as ask_panel
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.serving.base import Request, Sampling
+from harness.serving.draws import Draws
 from harness.serving.openai import OpenAISettings
 from harness.serving.transformers import TransformersBackend, TransformersSettings
 from harness.serving.vllm import VllmSettings
@@ -217,6 +219,28 @@ def test_every_token_can_be_drawn(model: Path, pictures: list[ImageRef]) -> None
         drawn = Sampling(temperature=2.0, max_new_tokens=1)
         list(backend.generate([Request("1", "base", "what is this", pictures[0], drawn)]))
         assert seen == [backend.model.config.text_config.vocab_size]
+
+
+def test_a_sampled_answer_of_transformers_is_the_same_in_any_batch(model: Path, pictures: list[ImageRef]) -> None:
+    """An evaluation that is killed and resumed asks in other batches."""
+    drawn = Sampling(temperature=5.0, max_new_tokens=8)
+    asked = [Request(str(number), "base", "what is this", one, drawn) for number, one in enumerate(pictures)]
+    asked.append(replace(asked[-1], id="another repetition"))
+    with TransformersBackend(model, settings=TransformersSettings(dtype="float32")) as backend:
+        whole, rest = ({one.id: one.text for one in backend.generate(some)} for some in (asked, asked[2:]))
+    assert rest == {name: whole[name] for name in rest} and len(set(whole.values())) == len(asked)
+
+
+def test_draws_of_transformers_follow_the_distribution() -> None:
+    import torch
+
+    probabilities = torch.tensor([0.5, 0.3, 0.2, 0.0])
+    draws = Draws(range(4000))
+    scores = probabilities.log().expand(4000, 4)
+    for _ in range(2):  # the second token's draws are others
+        counts = draws(torch.empty(4000, 0), scores).argmax(-1).bincount(minlength=4)
+        assert counts.tolist() == pytest.approx((4000 * probabilities).tolist(), abs=130)
+        assert counts[3] == 0
 
 
 @pytest.mark.claims("backend.transformers.dtype", "backend.transformers.batch_size")

@@ -196,9 +196,8 @@ def test_full_weights_are_served(folder: Path) -> None:
     for kind in (TransformersBackend, VllmBackend):
         with kind(checkpoint) as backend:
             answers.append({one.id: one.text for one in backend.generate(requests(folder, ["base"]))})
-            if kind is VllmBackend:  # transformers draws for a whole batch
-                drawn = [drawn_answers(backend, folder, order) for order in ("one prompt after the other", "mixed")]
-                assert drawn[0] == drawn[1] and len(set(drawn[0].values())) > 3, "each answer is drawn by its own seed"
+            drawn = [drawn_answers(backend, folder, order) for order in ("one prompt after the other", "mixed")]
+            assert drawn[0] == drawn[1] and len(set(drawn[0].values())) > 3, "each answer is drawn by its own seed"
     assert answers[0] == answers[1]
 
 
