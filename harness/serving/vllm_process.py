@@ -19,7 +19,7 @@ from harness.core.removal import remove
 from harness.core.types import ImageRef
 from harness.serving.base import Request
 from harness.serving.shares import Share
-from harness.serving.worker_protocol import WINDOW_IMAGES, image_to_json, request_to_json
+from harness.serving.worker_protocol import WINDOW_IMAGES, bad_input_from_json, image_to_json, request_to_json
 
 _END_PATIENCE_S = 20
 
@@ -85,11 +85,14 @@ class EngineProcess:
         """Parse a line.
 
         Raises:
+            BadInputError: the engine could not decode a picture.
             HarnessError: the engine ended, or reports a failure.
         """
         if line is None:
             raise self.failure("the engine's process ended")
         value: dict[str, Any] = json.loads(line)
+        if (error := bad_input_from_json(value)) is not None:
+            raise error
         if "error" in value:
             raise self.failure(str(value["error"]))
         return value

@@ -15,7 +15,7 @@ from typing import IO, Any
 from harness.core.errors import BadInputError
 from harness.serving.base import likeliest
 from harness.serving.beginnings import Beginnings
-from harness.serving.worker_protocol import WINDOW_IMAGES, image_from_json
+from harness.serving.worker_protocol import WINDOW_IMAGES, bad_input_to_json, image_from_json
 
 PROBES = ("Describe this image.", "What is in the image?", "Is there a person in the image?", "What color is it?")
 
@@ -301,7 +301,7 @@ class Engine:
         }
 
     def run(self, arrived: queue.Queue[dict[str, Any] | None], answers: IO[str]) -> None:
-        """Read requests as they arrive and write answers as they finish, until the input ends."""
+        """Read requests as they arrive and write answers as they finish, until the input ends or a picture cannot be decoded."""
         pictures: dict[str, Any] = {}
         while True:
             busy = self.engine.has_unfinished_requests()
@@ -311,7 +311,12 @@ class Engine:
                     return
                 if "image_key" in row:
                     image = image_from_json(row["image"])
-                    pictures[row["image_key"]] = None if image.absent else image.open()
+                    try:
+                        pictures[row["image_key"]] = None if image.absent else image.open()
+                    except BadInputError as error:
+                        _say(answers, bad_input_to_json(error))
+                        answers.flush()
+                        return
                     if len(pictures) > WINDOW_IMAGES:
                         pictures.pop(next(iter(pictures)))
                 else:

@@ -9,6 +9,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import BadInputError
 from harness.core.types import NO_IMAGE, ImageRef
 from harness.serving.base import Completion, Request, TokenDetails
 
@@ -47,6 +48,16 @@ def image_from_json(value: dict[str, str]) -> ImageRef:
     if "path" in value:
         return ImageRef(path=Path(value["path"]), name=value["name"])
     return ImageRef(data=base64.b64decode(value["base64"]), name=value["name"])
+
+
+def bad_input_to_json(error: BadInputError) -> dict[str, Any]:
+    """Encode an error of the user's input, after which the engine ends."""
+    return {"bad_input": {"problem": error.problem, "where": error.where, "remedy": error.remedy}}
+
+
+def bad_input_from_json(value: dict[str, Any]) -> BadInputError | None:
+    """Decode such an error; None if the message is another one."""
+    return BadInputError(**value["bad_input"]) if "bad_input" in value else None
 
 
 def completion_from_json(value: dict[str, Any]) -> Completion:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from harness.checkpoints.ask import AskedCheckpoint
 from harness.checkpoints.parity import TOLERANCE, ServedComparison, compare
 from harness.checkpoints.probes import draw_probes
 from harness.checkpoints.verify import TrainedSide, served_side
-from harness.core.errors import HarnessError
+from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import ImageRef
 from harness.serving.base import Backend, Request, Sampling, TokenDetails
 from tests import warm
@@ -102,6 +103,10 @@ def test_one_engine_serves_base_and_adapters_as_transformers_does(folder: Path, 
         answers = {one.id: one for one in backend.generate(requests(folder, ["base", "one", "two"]))}
         provenance = backend.provenance()
         probed = served_side(backend, checkpoints(folder), draw_probes(9))
+        broken_picture = ImageRef(data=b"no picture", name="broken.png")
+        request = replace(requests(folder, ["base"])[0], image=broken_picture)
+        with pytest.raises(BadInputError, match="image") as caught:
+            list(backend.generate([request]))
     assert {name: one.text for name, one in answers.items()} == expected
     by_target = {
         target: [text for name, text in expected.items() if name.startswith(f"{target}/")]
@@ -111,6 +116,9 @@ def test_one_engine_serves_base_and_adapters_as_transformers_does(folder: Path, 
     assert provenance["distribution"].startswith("vllm")
     assert all(one.finish_reason in ("stop", "length") and one.prompt_tokens > 36 for one in answers.values())
     assert provenance["dtype"] == "float32"
+    with pytest.raises(BadInputError) as expected_error:
+        broken_picture.open()
+    assert str(caught.value) == str(expected_error.value), "the engine's error is that of the picture"
     assert_verified(folder, probed)
 
 
