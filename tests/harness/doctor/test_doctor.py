@@ -13,6 +13,8 @@ import pytest
 
 from harness.doctor.line import Tried, python
 from harness.doctor.software import _serving, _stages
+from harness.doctor.tiny import _answers, _make
+from harness.serving.transformers import TransformersBackend
 from tests.harness.serving.fake_vision import SECRET
 from tests.harness.serving.test_vllm import needs_vllm
 
@@ -127,6 +129,20 @@ os.abort()
     found = _stages(python(code), ("torch", "torchvision", "transformers"))
     assert found["torch"] == Tried(True, "[]", "") and found["torchvision"].problem == "ImportError: no"
     assert not found["transformers"].well and "code -6" in found["transformers"].problem
+
+
+def test_full_compares_answers_in_one_data_type(tmp_path: Path) -> None:
+    """On a GPU, the backends' own choices differ."""
+    asked = []
+
+    class Noting(TransformersBackend):
+        def start(self) -> None:
+            super().start()
+            asked.append((self.settings.dtype, self.provenance()["dtype"]))
+
+    _make(tmp_path / "model", tmp_path / "picture.png")
+    _answers(Noting, tmp_path / "model", tmp_path / "picture.png")
+    assert asked == [("float32", "float32")]
 
 
 @needs_vllm
