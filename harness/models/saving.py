@@ -35,9 +35,27 @@ def export_full(model: Any, processor: Any, folder: Path, state: dict[str, Any] 
     """
     quiet_transformers()
     with atomic_folder(Path(folder)) as temporary:
-        model.save_pretrained(temporary, state_dict=state)
+        _save(model, temporary, state)
         _rename_tensors(temporary)
         processor.save_pretrained(temporary)
+
+
+def _save(model: Any, folder: Path, state: dict[str, Any] | None) -> None:
+    """Transformers' `save_pretrained`, also for a generation configuration that it reads but refuses to write, such as a temperature
+    without sampling: that one is written as it is."""
+    generation = getattr(model, "generation_config", None)
+    try:
+        if generation is not None:
+            generation.validate(strict=True)
+    except ValueError:
+        model.generation_config = type(generation)()
+        try:
+            model.save_pretrained(folder, state_dict=state)
+        finally:
+            model.generation_config = generation
+        generation.to_json_file(folder / "generation_config.json", use_diff=True)
+    else:
+        model.save_pretrained(folder, state_dict=state)
 
 
 def export_adapter(

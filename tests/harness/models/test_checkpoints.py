@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import BadInputError
-from harness.models import computation_files, fingerprint, inspect
+from harness.models import computation_files, export_full, fingerprint, inspect, load_model, load_processor
 from tests.tiny import tiny_llava
 
 
@@ -131,3 +131,15 @@ def test_an_adapter_whose_rank_disagrees(folder: Path, tmp_path: Path) -> None:
         inspect(adapter)
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"r": 4}))
     assert inspect(adapter).kind == "adapter"
+
+
+def test_a_generation_configuration_that_transformers_would_not_write_is_kept(folder: Path, tmp_path: Path) -> None:
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 0.9, "top_p": 0.6}))
+    model = load_model(folder, device="cpu")
+    with pytest.raises(ValueError, match="do_sample"):
+        model.save_pretrained(tmp_path / "by-transformers")
+    export_full(model, load_processor(folder), tmp_path / "again")
+    assert json.loads((tmp_path / "again" / path.name).read_text()) == json.loads(path.read_text())
+    again = load_model(tmp_path / "again", device="cpu")
+    assert again.generation_config.temperature == model.generation_config.temperature == 0.9
