@@ -75,12 +75,11 @@ def computation_files(base: str | Path, adapter: Path | None) -> dict[str, str]:
         adapter: folder of the adapter on it.
 
     Returns:
-        Empty for a hub id, which is a name of fixed contents.
+        For a base on the hub only the adapter's file; the base's are those of a commit (`harness.remote.hub.cached_commit`).
     """
-    folder = Path(base)
-    if not folder.is_dir():
-        return {}
-    files = {name: folder / name for name in ("config.json", "generation_config.json")}
+    folder, files = Path(base), {}
+    if folder.is_dir():
+        files = {name: folder / name for name in ("config.json", "generation_config.json")}
     if adapter is not None:
         files["adapter_config.json"] = adapter / "adapter_config.json"
     return {

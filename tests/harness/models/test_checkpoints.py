@@ -81,6 +81,9 @@ def test_what_weights_are_computed_with(
     after = computation_files(base, adapter)
     assert {name for name in before if before[name] != after[name]} == ({file} if counts else set())
     assert computation_files("someone/a-model", None) == {}
+    assert computation_files("someone/a-model", adapter) == {
+        name: value for name, value in after.items() if name == "adapter_config.json"
+    }
 
 
 def test_a_truncated_weight_file(folder: Path) -> None:
