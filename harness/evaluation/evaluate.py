@@ -20,6 +20,7 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_file, write_json
 from harness.core.progress import progress
 from harness.core.record import check
+from harness.evaluation.consistency import HUB_COMMIT, check_commit
 from harness.evaluation.context import check_context
 from harness.evaluation.jobs import Job, Key, pending, request_hashes
 from harness.evaluation.refusals import stored_refusals
@@ -36,6 +37,7 @@ from harness.models import computation_files, first_tokens, load_processor, refu
 from harness.records.answer_files import ServedRecord, ShardRecord, read_serving
 from harness.records.changed_scores import ChangedScoresRecord
 from harness.records.score_files import SuiteScores
+from harness.remote import hub
 from harness.runs.targets import Target, engine_of
 from harness.serving.base import Backend
 from harness.serving.contract import completions_of
@@ -108,6 +110,7 @@ class _Evaluation:
                     backend.prepare()
                 processor = None if self.targets[0].remote else load_processor(self.base)
                 self._check_questions(processor)
+                self._check_commit(jobs)
                 if processor is not None:
                     check_context((job.request for job in jobs), self.base, self.request.backend_settings, processor)
                 if self.request.verify:
@@ -129,20 +132,36 @@ class _Evaluation:
         self.computed_with: dict[Key, dict[str, dict[str, str]]] = {}
         local = {target.name: target for target in self.targets if not (target.remote or target.imported)}
         now = {name: computation_files(target.base, target.adapter) for name, target in local.items()}
-        weights = {name: target.fingerprint for name, target in local.items() if now[name]}
+        weights = {name: target.fingerprint for name, target in local.items()}
         for key, folder in self.folders.items():
             name, path = key[0], folder / "serving.json"
             if name not in weights:
                 continue
             before = (read_serving(path).computed_with if path.exists() else None) or {}
             then = before.get(weights[name], now[name])
-            if changed := sorted(file for file in {**then, **now[name]} if then.get(file) != now[name].get(file)):
+            files = {**then, **now[name]}.keys() - {HUB_COMMIT}
+            if changed := sorted(file for file in files if then.get(file) != now[name].get(file)):
                 raise BadInputError(
                     f"{' and '.join(changed)} of '{name}' changed after its stored answers were generated",
                     where=str(folder),
                     remedy="--overwrite generates them again; or restore the file",
                 )
-            self.computed_with[key] = {**before, weights[name]: now[name]}
+            self.computed_with[key] = {**before, weights[name]: {**then, **now[name]}}
+
+    def _check_commit(self, jobs: Sequence[Job]) -> None:
+        """Refuse to continue answers of another version of a model on the hub. Called after its processor was loaded, which brings the
+        newest version into the hub's cache.
+
+        Raises:
+            BadInputError: the versions differ.
+        """
+        commit = None if Path(self.base).is_dir() else hub.cached_commit(self.base)
+        weights = {target.name: target.fingerprint for target in self.targets}
+        asked = {log for job in jobs for log, _ in job.answers}
+        for key, computed in self.computed_with.items():  # none for an endpoint
+            if commit is not None and self.logs[key] in asked:
+                check_commit(computed[weights[key[0]]], commit, key[0], self.folders[key])
+                computed[weights[key[0]]][HUB_COMMIT] = commit
 
     def _take_known(self) -> None:
         """Reuse answers to the same question about the same picture, which `shuffled` may show, or about none."""

@@ -70,7 +70,8 @@ class ServedRecord(ServingRecord):
     took: Took | None = None
     computed_with: dict[str, dict[str, str]] | None = Field(
         None,
-        description="fingerprint of the weights -> SHA-256 of the model's settings by file (`config.json`, ...), places and versions apart",
+        description="fingerprint of the weights -> SHA-256 of the model's settings by file (`config.json`, ...), places and versions "
+        "apart; for a model on the hub, its commit (`commit on the hub`)",
     )
 
 

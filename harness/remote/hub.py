@@ -336,6 +336,12 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def cached_commit(name: str) -> str | None:
+    """The commit of a model in the hub's cache that loading it without a revision gives, as hexadecimal digits; None if it is unknown."""
+    path = cache_folder() / f"models--{name.replace('/', '--')}" / "refs" / "main"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
 def _http_error() -> type[Exception]:
     import httpx2
 

@@ -143,6 +143,34 @@ def test_an_adapter_of_another_base_is_refused_by_fingerprint(base: Path, tmp_pa
         target_of_model(resolve(str(run / "checkpoint")), tmp_path / "results")
 
 
+def test_answers_of_another_version_on_the_hub_are_not_continued(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "hub" / "models--somebody--a-model"
+    (repository / "refs").mkdir(parents=True)
+
+    def publish(commit: str) -> None:
+        shutil.copytree(base, repository / "snapshots" / commit)
+        (repository / "refs" / "main").write_text(commit)
+
+    def ask(limit: int) -> list[dict[str, Any]]:
+        target = target_of_model(resolve("somebody/a-model"), tmp_path / "results")
+        return run_eval(EvalRequest([target], ["pope"], str(data), TransformersBackend, limit=limit))
+
+    publish("1" * 40)
+    [record] = ask(12)
+    [path] = (tmp_path / "results").glob("*/evals/*/serving.json")
+    assert list(json.loads(path.read_text())["computed_with"].values()) == [{"commit on the hub": "1" * 40}]
+    publish("2" * 40)
+    [again] = ask(12)
+    assert again.metrics == record.metrics, "stored answers are scored"
+    with pytest.raises(BadInputError, match=r"are of commit 1{12} on the hub, but the hub's cache has commit 2{12}"):
+        ask(20)
+
+
 def test_an_adapter_that_changes_nothing_is_an_error(base: Path, tmp_path: Path) -> None:
     idle, real = adapter(base, tmp_path / "idle", 0, idle=True), adapter(base, tmp_path / "real", 0)
     with (
