@@ -20,7 +20,7 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_file, write_json
 from harness.core.progress import progress
 from harness.core.record import check
-from harness.evaluation.consistency import HUB_COMMIT, check_commit
+from harness.evaluation.consistency import HUB_COMMIT, check_commit, check_dtype
 from harness.evaluation.context import check_context
 from harness.evaluation.jobs import Job, Key, pending, request_hashes
 from harness.evaluation.refusals import stored_refusals
@@ -163,6 +163,22 @@ class _Evaluation:
                 check_commit(computed[weights[key[0]]], commit, key[0], self.folders[key])
                 computed[weights[key[0]]][HUB_COMMIT] = commit
 
+    def _check_dtype(self, serving: Mapping[str, Any], asked: Set[ResponseLog]) -> None:
+        """Refuse to continue answers in another data type, which is known when the engine runs.
+
+        Raises:
+            BadInputError: the data types differ.
+        """
+        stored = {
+            place[:3]
+            for place, digest in self.hashes.items()
+            if self.logs[place[:3]].record(place[3], digest) is not None
+        }
+        for key in stored:
+            path = self.folders[key] / "serving.json"
+            if self.logs[key] in asked and path.exists():
+                check_dtype(read_serving(path), serving, self.request.backend_settings, path.parent)
+
     def _take_known(self) -> None:
         """Reuse answers to the same question about the same picture, which `shuffled` may show, or about none."""
         for target, suite in itertools.product(self.targets, self.suites):
@@ -203,9 +219,11 @@ class _Evaluation:
         by_hash = {job.hash: job for job in jobs}
         asked = {log for job in jobs for log, _ in job.answers}
         with backend:
+            serving = json_of(backend)
+            self._check_dtype(serving, asked)
             # Before the first answer, so that it also exists for answers before a kill; and after the last, because a remote backend
             # only learns from the answers which model gave them.
-            self._write_serving(json_of(backend), asked)
+            self._write_serving(serving, asked)
             if any(job.request.choices for job in jobs):
                 backend.check_likelihoods()
             logger.info(f"answers come from {backend.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from harness.evaluation.suites import Suite
 from harness.records.answer_files import ShardRecord, read_serving, read_shard
 from harness.runs.targets import Target
 from harness.serving.base import Sampling
+
+logger = logging.getLogger(__name__)
 
 _FOLDER = "shards"
 _RECORD = "shard.json"
@@ -128,6 +131,9 @@ def merge(
             if record is not None and log.record(item.id, hashes[item.id]) is None:
                 log.put(record)
         serving = {part.name: read_serving(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}
+        if len(dtypes := {str(record.dtype): name for name, record in serving.items() if record.dtype}) > 1:
+            found = " and ".join(f"{dtype} ({name})" for dtype, name in sorted(dtypes.items()))
+            logger.warning(f"the shards' answers were computed in several data types: {found}")
         merged = next(iter(serving.values())).model_copy(
             update={"shards": {name: record.written() for name, record in serving.items()}}
         )

@@ -74,6 +74,18 @@ def test_merged_shards_score_as_one_run_does(folder: Path) -> None:
     assert log.read_bytes() == before, "merging twice is not merging once"
 
 
+def test_shards_that_were_computed_in_several_data_types_are_named(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with seeing() as server:
+        for index, dtype in ((1, "float32"), (2, "bfloat16")):
+            [about] = run_eval(request(folder, server, shard=Shard(index, 2)))
+            path = Path(about.folder) / "serving.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": dtype}))
+        run_merge(request(folder, server, generate=False))
+    assert "were computed in several data types: bfloat16 (2-of-2) and float32 (1-of-2)" in caplog.text
+
+
 def test_questions_that_an_endpoint_refused_stay_in_the_merged_and_the_rejudged_scores(tmp_path: Path) -> None:
     folder = small_pope(tmp_path, forbidden=7)
     with seeing() as server:

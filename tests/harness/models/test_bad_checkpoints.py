@@ -171,6 +171,18 @@ def test_answers_of_another_version_on_the_hub_are_not_continued(
         ask(20)
 
 
+def test_answers_in_another_data_type_are_not_continued(base: Path, data: Path, tmp_path: Path) -> None:
+    evaluate(base, data, tmp_path, limit=12)
+    [path] = (tmp_path / "results").glob("*/evals/*/serving.json")
+    record = json.loads(path.read_text())
+    assert (record["dtype"], record["settings"]["dtype"]) == ("float32", "auto")
+    path.write_text(json.dumps(record | {"dtype": "bfloat16"}))  # as of a GPU
+    evaluate(base, data, tmp_path, limit=12)
+    with pytest.raises(BadInputError, match="were computed in bfloat16, and on this machine dtype=auto is float32"):
+        evaluate(base, data, tmp_path, limit=20)
+    evaluate(base, data, tmp_path, limit=20, settings={"backend": {"dtype": "bfloat16"}})
+
+
 def test_an_adapter_that_changes_nothing_is_an_error(base: Path, tmp_path: Path) -> None:
     idle, real = adapter(base, tmp_path / "idle", 0, idle=True), adapter(base, tmp_path / "real", 0)
     with (
