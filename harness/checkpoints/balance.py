@@ -35,7 +35,7 @@ from harness.core.progress import progress
 from harness.core.types import PreferenceExample
 from harness.core.version import VERSION
 from harness.core.worlds import pairs_of
-from harness.models import fingerprint, load_model, load_processor, prompt_inputs, with_adapters
+from harness.models import load_model, load_processor, may_be_base, prompt_inputs, with_adapters
 from harness.records.balance_file import FOLDER, BalanceRecord, MeasuredRecord
 from harness.records.manifest_file import AlignConfig, TrainedManifest
 from harness.records.training_files import StageRow
@@ -98,7 +98,7 @@ def measure_balance(request: BalanceRequest) -> BalanceRecord:
     target, manifest = target_of_run(run), run.manifest_as(TrainedManifest)
     config = manifest.config
     base = str(target.base) if target.adapter else manifest.base.location
-    if fingerprint(base) != manifest.base.fingerprint:
+    if not may_be_base(base, manifest.base.fingerprint, manifest.base.location):
         raise BadInputError(
             "the base's weights differ from those that the run started from", where=base, remedy="restore the old ones"
         )

@@ -27,6 +27,7 @@ from harness.models import (
     fingerprint,
     load_model,
     load_processor,
+    may_be_base,
     own_prompt_ids,
     prompt_inputs,
     template_hash_of,
@@ -296,7 +297,7 @@ def recorded_weights(checkpoint: AskedCheckpoint) -> list[str]:
     record = check(ManifestRecord, manifest, "manifest", folder / MANIFEST)
     changed = []
     base = record.base.fingerprint
-    if checkpoint.adapter and base and fingerprint(checkpoint.base) != base:
+    if checkpoint.adapter and base and not may_be_base(checkpoint.base, base, record.base.location):
         changed.append(
             f"the base's weights are not those that the adapter was trained on: restore the old ones in {checkpoint.base}"
         )

@@ -13,6 +13,7 @@ from harness.models.checkpoints import (
     context_length,
     fingerprint,
     inspect,
+    may_be_base,
 )
 from harness.models.control import control_in, refuse_control
 from harness.models.four_bits import linear_layers
@@ -56,6 +57,7 @@ __all__ = [
     "linear_layers",
     "load_model",
     "load_processor",
+    "may_be_base",
     "messages_of",
     "own_prompt_ids",
     "picture_inputs",

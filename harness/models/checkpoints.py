@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,8 @@ from harness.models import pretrained
 from harness.models.known import file_hash, known
 from harness.models.ranks import rank_in
 from harness.models.weights import fit, read_object, safetensors_shapes
+
+logger = logging.getLogger(__name__)
 
 PRESET = "preset.json"
 """The description of a preset in a model's folder."""
@@ -59,7 +63,7 @@ def fingerprint(location: str | Path) -> str:
                 where=str(location),
                 remedy="put it back, or link to its new place",
             )
-        return sha256_bytes(f"hub:{location}".encode())
+        return _hub_fingerprint(location)
     files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern) if path.is_file())
     files += [path for path in (folder / PRESET,) if path.is_file()]
     with ThreadPoolExecutor(min(8, len(files) or 1)) as pool:  # hashing releases the interpreter's lock
@@ -109,10 +113,11 @@ def check_base(adapter: Path, base: str, recorded: str | None = None) -> None:
     adapter = Path(adapter)
     _refuse_gone(adapter, base)
     if recorded is None:
-        recorded = _recorded_base(adapter)
-    if recorded is not None and (found := fingerprint(base)) != recorded:
+        recorded = _recorded_base(adapter)[0]
+    found = None if recorded is None else fingerprint(base)
+    if recorded is not None and found != recorded and not may_be_base(base, recorded, _recorded_base(adapter)[1]):
         raise BadInputError(
-            f"the adapter was trained on other base weights: their fingerprint was {recorded[:12]}…, that of these is {found[:12]}…",
+            f"the adapter was trained on other base weights: their fingerprint was {recorded[:12]}…, that of these is {str(found)[:12]}…",
             where=f"{adapter} on {base}",
             remedy="restore the old weights, or align again",
         )
@@ -128,15 +133,46 @@ def _refuse_gone(adapter: Path, base: str | Path) -> None:
         )
 
 
-def _recorded_base(adapter: Path) -> str | None:
-    """The fingerprint of the base's weights in the adapter's manifest, None if it has no manifest."""
+def may_be_base(base: str | Path, recorded: str, location: str | None) -> bool:
+    """Whether an adapter may have been trained on this base.
+
+    Args:
+        base: folder or hub id.
+        recorded: fingerprint of the base in training.
+        location: its folder or hub id in training, if known. The fingerprint of a hub id is made of its name, so a folder's weights
+            cannot be compared with it: a folder, such as a download of it, is accepted with a warning.
+    """
+    if fingerprint(base) == recorded:
+        return True
+    if location is None or recorded != _hub_fingerprint(location) or not Path(base).is_dir():
+        return False
+    _warn_unknown_base(str(base), location)
+    return True
+
+
+@functools.cache
+def _warn_unknown_base(base: str, name: str) -> None:
+    """Once per process, because several checks of a command compare the base."""
+    logger.warning(
+        f"the adapter was trained on {name} from the hub, and its base is now {base}: only the names and shapes of their weights can be "
+        "compared; make sure that the weights are the same"
+    )
+
+
+def _hub_fingerprint(name: str | Path) -> str:
+    return sha256_bytes(f"hub:{name}".encode())
+
+
+def _recorded_base(adapter: Path) -> tuple[str | None, str | None]:
+    """The fingerprint and the location of the base in the adapter's manifest, each None if it does not have it."""
     path = adapter / "manifest.json"
     if not path.exists():
-        return None
+        return None, None
     base = read_object(path, "manifest").get("base")
     if not isinstance(base, dict) or not isinstance(base.get("fingerprint"), str | None):
         raise BadInputError("the adapter's manifest does not name its base", where=str(path), remedy="copy it again")
-    return base.get("fingerprint")
+    location = base.get("location")
+    return base.get("fingerprint"), location if isinstance(location, str) else None
 
 
 def check_covers(adapter: Path, base: str | Path, *, download: bool = True) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness.checkpoints.ask import find_asked
+from harness.checkpoints.ask import AskedCheckpoint, find_asked
+from harness.checkpoints.verify import recorded_weights
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import ImageRef
 from harness.evaluation.evaluate import run_eval
 from harness.evaluation.request import EvalRequest
-from harness.models import export_adapter, export_full, fingerprint, load_model, load_processor, resolve
+from harness.models import check_base, export_adapter, export_full, fingerprint, load_model, load_processor, resolve
 from harness.runs.folders import open_run
 from harness.runs.targets import target_of_model, target_of_run
 from harness.serving.base import Request, Sampling
@@ -58,13 +59,14 @@ def adapter(base: Path, folder: Path, seed: int, idle: bool = False) -> Path:
     return folder
 
 
-def run_of(base: Path, folder: Path) -> Path:
-    """A run as `harness align` leaves it."""
+def run_of(base: Path, folder: Path, name: str | None = None) -> Path:
+    """A run as `harness align` leaves it; `name`: of the base on the hub, which the training loaded."""
+    location = name or str(base)
     manifest = {
         "kind": "align",
         "name": folder.name,
         "config": {"model": str(base), "method": "dpo", "data": "d", "settings": {}},
-        "base": {"label": str(base), "location": str(base), "fingerprint": fingerprint(base)},
+        "base": {"label": location, "location": location, "fingerprint": fingerprint(location)},
     }
     adapter(base, folder / "checkpoint", 0)
     for place in (folder, folder / "checkpoint"):
@@ -141,6 +143,23 @@ def test_an_adapter_of_another_base_is_refused_by_fingerprint(base: Path, tmp_pa
             attempt()
     with pytest.raises(BadInputError, match="this is an adapter, not a base model"):
         target_of_model(resolve(str(run / "checkpoint")), tmp_path / "results")
+
+
+def test_a_folder_replaces_a_base_from_the_hub_with_a_warning(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its fingerprint is made of its name, so that no folder has it."""
+    run = run_of(base, tmp_path / "results" / "mine", "somebody/a-model")
+    target = target_of_run(open_run(run))
+    assert target.base == str(base) and recorded_weights(AskedCheckpoint("mine", str(base), target.adapter)) == []
+    assert caplog.text.count("trained on somebody/a-model from the hub, and its base is now") == 1
+    with pytest.raises(BadInputError, match="trained on other base weights"):
+        check_base(run / "checkpoint", "somebody/another-model")
+    config = json.loads((base / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] -= 1
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInputError, match="do not fit its base model"):
+        target_of_run(open_run(run))
 
 
 def test_answers_of_another_version_on_the_hub_are_not_continued(
