@@ -17,7 +17,7 @@ from harness.core.types import Item
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.sampling import differing, in_words, options
 from harness.evaluation.suites import Suite
-from harness.records.answer_files import ShardRecord, read_serving, read_shard
+from harness.records.answer_files import ServedRecord, ShardRecord, read_serving, read_shard
 from harness.runs.targets import Target
 from harness.serving.base import Sampling
 
@@ -117,6 +117,8 @@ def merge(
         parts = _parts(suite_folder, command, stack)
         _check_same(parts, suite_folder, target, command)
         _check_asked(parts[0].about, suite_folder, target, suite.sampling, backend, command)
+        serving = {part.name: read_serving(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}
+        computed_with = _check_computation(serving, suite_folder, command)
         items = suite.items
         owners: dict[str, list[_Part]] = defaultdict(list)
         for part in parts:
@@ -130,13 +132,12 @@ def merge(
             record = holders[0].log.record(item.id, hashes[item.id]) if holders else None
             if record is not None and log.record(item.id, hashes[item.id]) is None:
                 log.put(record)
-        serving = {part.name: read_serving(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}
         if len(dtypes := {str(record.dtype): name for name, record in serving.items() if record.dtype}) > 1:
             found = " and ".join(f"{dtype} ({name})" for dtype, name in sorted(dtypes.items()))
             logger.warning(f"the shards' answers were computed in several data types: {found}")
-        merged = next(iter(serving.values())).model_copy(
-            update={"shards": {name: record.written() for name, record in serving.items()}}
-        )
+        shards = {name: record.written() for name, record in serving.items()}
+        computed = {"computed_with": computed_with} if computed_with else {}
+        merged = next(iter(serving.values())).model_copy(update={"shards": shards, **computed})
         write_json(suite_folder / "serving.json", merged.written())
     counts = {part.name: 0 for part in parts}
     for holders in owners.values():
@@ -194,6 +195,37 @@ def _check_same(parts: Sequence[_Part], suite_folder: Path, target: Target, comm
             where=str(suite_folder / _FOLDER),
             remedy=f"restore the weights, or answer again: {command} --shard 1/N",
         )
+
+
+def _check_computation(
+    serving: Mapping[str, ServedRecord], suite_folder: Path, command: str
+) -> dict[str, dict[str, str]]:
+    """Check that no two shards computed answers of the same weights with other settings of the model: other layers, another scale.
+
+    Args:
+        serving: name of the shard -> its serving record. Records of earlier versions say nothing of the settings, and are accepted.
+        suite_folder: for the error.
+        command: the command of one shard, up to `--shard`, for the error.
+
+    Returns:
+        Fingerprint of the weights -> SHA-256 by file, as the records together have it.
+
+    Raises:
+        BadInputError: two differ; the message names the files and the shards.
+    """
+    computed: dict[str, dict[str, str]] = {}
+    first: dict[str, str] = {}
+    for name, record in serving.items():
+        for weights, files in (record.computed_with or {}).items():
+            before = computed.setdefault(weights, files)
+            first.setdefault(weights, name)
+            if changed := sorted(file for file in {**before, **files} if before.get(file) != files.get(file)):
+                raise BadInputError(
+                    f"{' and '.join(changed)} of the model changed between the shards {first[weights]} and {name}",
+                    where=str(suite_folder / _FOLDER),
+                    remedy=f"remove the shards of the wrong settings, and answer again: {command} --shard I/N",
+                )
+    return computed
 
 
 def _check_asked(

@@ -151,6 +151,31 @@ def test_shards_of_another_checkpoint_or_sampling_are_refused(folder: Path) -> N
             run_merge(request(folder, server, generate=False))
 
 
+def test_shards_whose_model_was_edited_in_between_are_refused(folder: Path) -> None:
+    answers = folder / "results" / "seer" / "evals" / "pope@data"
+
+    def computed(shard: str, files: dict[str, str] | None) -> None:
+        """Let a shard's record say this of the settings of its model, as the record of a model's folder does."""
+        path = answers / "shards" / shard / "serving.json"
+        record = {key: value for key, value in json.loads(path.read_text()).items() if key != "computed_with"}
+        path.write_text(json.dumps(record | ({"computed_with": {"f" * 64: files}} if files else {})))
+
+    with seeing() as server:
+        for index in (1, 2):
+            run_eval(request(folder, server, shard=Shard(index, 2)))
+        config, other = {"config.json": "a" * 64}, {"config.json": "b" * 64, "generation_config.json": "c" * 64}
+        computed("1-of-2", config)
+        computed("2-of-2", other)
+        changed = r"config\.json and generation_config\.json of the model changed between the shards 1-of-2 and 2-of-2"
+        with pytest.raises(BadInputError, match=changed) as caught:
+            run_merge(request(folder, server, generate=False))
+        assert str(caught.value.remedy).endswith("--shard I/N")
+        assert not (answers / "responses.jsonl").exists()
+        computed("1-of-2", None)  # as versions wrote it that did not record it
+        [merged] = run_merge(request(folder, server, generate=False))
+        assert merged.n == 40 and json.loads((answers / "serving.json").read_text())["computed_with"]["f" * 64] == other
+
+
 def test_settings_of_the_first_command_that_are_missing_are_named(folder: Path) -> None:
     """Not the data are at fault, and nothing needs to be answered again."""
     short: dict[str, Any] = {"sampling": {"max_new_tokens": 9}}
