@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -106,8 +108,8 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
     """Start the server, print how to use it, and stop it cleanly on Ctrl-C and on SIGTERM, which process managers send.
 
     Raises:
-        BadInputError: not a checkpoint, or a host other than loopback without an API key in the environment.
-        HarnessError: vLLM is not installed, or the server ended.
+        BadInputError: not a checkpoint, a host other than loopback without an API key in the environment, or a port in use.
+        HarnessError: vLLM is not installed, or the server ended with an error.
     """
     if reason := VllmBackend.missing():
         raise HarnessError(f"nothing can be served: {reason}", remedy="make setup")
@@ -117,6 +119,7 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
             f"host {host} can be reached from other machines, so an API key is required",
             remedy=f"set {KEY_VARIABLE} in the environment, or leave out --host",
         )
+    _check_free(host, port)
     line, name = command(checkpoint, host, port)
     environment = torchvision_shim.child_environment()
     if not devices.has_accelerator():
@@ -130,7 +133,8 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
             with spinner("starting the server"):
                 _wait(process, f"http://{host}:{port}/health")
             say(_howto(name, host, port, bool(key)), err=True)
-            process.wait()
+            if code := process.wait():
+                raise HarnessError(f"the server ended with code {code}", remedy="see its output above")
         except KeyboardInterrupt:
             logger.info("stopping the server")
         finally:
@@ -183,14 +187,45 @@ def _loopback(host: str) -> bool:
         return False
 
 
+def _check_free(host: str, port: int) -> None:
+    """Check that no other server listens on the port: vLLM shares it without an error, and requests would go to either.
+
+    Raises:
+        BadInputError: one listens there, or the host is unknown.
+    """
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise BadInputError(
+            f"the host has no address: {error}",
+            where=f"--host {host}",
+            remedy="give an address of this machine",
+        ) from None
+    for family, kind, protocol, _, address in dict.fromkeys(addresses):
+        with socket.socket(family, kind, protocol) as probe:
+            # Connections of a server that has just ended do not block the port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                # What else prevents vLLM from listening there, it says itself.
+                if error.errno == errno.EADDRINUSE:
+                    raise BadInputError(
+                        f"port {port} is in use",
+                        where=f"{host}:{port}",
+                        remedy="end the server there, or use another port (--port)",
+                    ) from None
+
+
 def _wait(process: subprocess.Popen[bytes], health: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if process.poll() is not None:
+        ready = _answers(health)
+        if process.poll() is not None:  # asked after the answer, which another server may have given
             raise HarnessError(
                 f"the server ended with code {process.returncode} before it was ready", remedy="see its output above"
             )
-        if _answers(health):
+        if ready:
             return
         time.sleep(0.5)
     raise HarnessError(f"the server was not ready within {START_TIMEOUT_S} s")

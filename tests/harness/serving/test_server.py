@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.core.errors import BadInputError, HarnessError
 from harness.serving import server
 from tests.tiny import tiny_llava
 
@@ -101,5 +103,67 @@ def test_the_server_goes_with_the_command_also_in_a_background_job(sign: signal.
         while served.is_running() and served.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not served.is_running() or served.status() == psutil.STATUS_ZOMBIE
+        assert process.returncode == 0, "to be stopped is no error"
     finally:
         process.kill()
+
+
+DYING = """
+import os, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Once(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Once).handle_request()
+os._exit(3)
+"""
+"""A server that is ready once, and then dies."""
+
+
+@needs_vllm
+def test_a_server_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setattr(server, "command", lambda *_: ([sys.executable, "-c", DYING, str(port)], "one"))
+    with pytest.raises(HarnessError, match="the server ended with code 3"):
+        server.serve(Path(), port=port)
+    assert f"Serving one at http://127.0.0.1:{port}/v1" in capsys.readouterr().err
+
+
+@needs_vllm
+def test_a_port_in_use_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server there would answer, and be taken for the new one."""
+    monkeypatch.setattr(server, "command", lambda *_: pytest.fail("the checkpoint was read"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as other:
+        for host in ("127.0.0.1", "localhost"):
+            with pytest.raises(BadInputError, match=f"port {other.server_port} is in use") as caught:
+                server.serve(Path(), host, other.server_port)
+            assert "--port" in str(caught.value.remedy)
+    with pytest.raises(BadInputError, match="the host has no address"):
+        server._check_free("a..b", 8000)
+    server._check_free("127.0.0.1", other.server_port)
+
+
+def test_the_answer_of_another_server_is_not_taken_for_that_of_one_that_died() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+    class Other(Healthy):
+        """Answers when the process that is waited for has ended."""
+
+        def do_GET(self) -> None:
+            process.kill()
+            process.wait()
+            super().do_GET()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(HarnessError, match="before it was ready"):
+                server._wait(process, f"http://127.0.0.1:{other.server_port}/health")
+        finally:
+            other.shutdown()
+            process.kill()
