@@ -83,7 +83,9 @@ class HubHandler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             files = self.server.offered.get(("datasets" if match[1] else "models", match[2]), {})
             if match[3] not in files:
-                return False
+                if files:
+                    self.answer(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
+                return bool(files)
             _, body = files[match[3]]
             self.server.sent.append(match[3])
             self.send_response(200)
@@ -184,7 +186,8 @@ class HubHandler(BaseHTTPRequestHandler):
             self.send_header(name, text)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -12,7 +12,7 @@ import pytest
 
 from tests.commands import harness
 from tests.harness.remote.hub_server import HubServer, hub
-from tests.tiny import tiny_llava, tiny_pairs
+from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
 
 MODEL, DATA = "llava-hf/llava-v1.6-vicuna-7b-hf", "openbmb/RLAIF-V-Dataset"
 LARGE = 7 * 2**30
@@ -108,6 +108,41 @@ def test_a_dry_run_downloads_nothing_large_and_says_what_would_be(tmp_path: Path
     found = json.loads(harness(tmp_path, *COMMANDS["align --dry-run"], "--json", **where).stdout)
     assert [one["bytes"] // 2**30 for one in found["download"]] == [14, 12]
     assert set(full_hub.sent) == {"config.json"} and nothing_made(tmp_path)
+
+
+def test_only_what_is_loaded_counts_as_missing() -> None:
+    """As Mistral Small's repository has it: the weights twice, for two libraries."""
+    from harness.remote.hub import _loaded
+
+    index, shards = "model.safetensors.index.json", [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    settings = ["config.json", "generation_config.json", "processor_config.json", "tokenizer.json"]
+    others = ["consolidated.safetensors", "tekken.json", "params.json", "LICENSE", "README.md", "SYSTEM_PROMPT.txt"]
+    files = [*settings, *others, *shards, index, "vocab.json", "original/model.safetensors", "pytorch_model.bin"]
+    assert _loaded(files, frozenset()) == {*settings, *shards, index}
+    assert _loaded(files, frozenset(shards[:1])) == {*settings, shards[0], index}
+    slow = ["config.json", "vocab.json", "merges.txt", "LICENSE.txt", "tokenizer.model", "model.safetensors"]
+    assert _loaded([*slow, index, *shards], frozenset(shards)) == {*slow} - {"LICENSE.txt"}
+    old = ["pytorch_model-1.bin", "pytorch_model-2.bin", "pytorch_model.bin.index.json"]
+    assert _loaded([*old, "training_args.bin", "config.json"], frozenset()) == {*old, "config.json"}
+
+
+@pytest.mark.slow
+def test_a_model_that_was_loaded_is_not_downloaded_again(made: Path, tmp_path: Path) -> None:
+    """What transformers leaves on the hub is not missing: the plan is made."""
+    photograph = tiny_photograph(tmp_path / "0.png", 0)
+    others = ("LICENSE", "consolidated.safetensors", "tekken.json", "merges.txt", "vocab.json", "SYSTEM_PROMPT.txt")
+    files = {path.name: path.read_bytes() for path in (made / "model").iterdir()} | dict.fromkeys(others, b"{}")
+    with hub() as server:
+        server.offered["models", "team/tiny"] = {name: (len(data), data) for name, data in files.items()}
+        where = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        plan = ["align", "--method", "dpo", "--model", "team/tiny", "--dry-run", "--json"]
+        plan += ["--data", str(made / "pairs" / "rlaif-v.parquet"), "--set", "train.max_length=256"]
+        [missing] = json.loads(harness(tmp_path, *plan, **where).stdout)["download"]
+        assert missing["bytes"] == sum(len(data) for name, data in files.items() if name not in others)
+        harness(tmp_path, "ask", "team/tiny", str(photograph), "--max-new-tokens", "2", **where)
+        assert not {*server.sent} & {*others}
+        planned = json.loads(harness(tmp_path, *plan, **where).stdout)
+    assert planned["download"] == [] and planned["stages"]
 
 
 @pytest.mark.slow
