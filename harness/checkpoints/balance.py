@@ -27,7 +27,7 @@ from aligners.training.encoding import EncodedExample, Encoder
 from aligners.training.held_out import BRANCHES, margins, with_rejected_images
 from harness.checkpoints.trained_pairs import trained_on
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.files import write_json
+from harness.core.files import sha256_json, write_json
 from harness.core.memory import give_back
 from harness.core.names import name_from
 from harness.core.paths import cache_folder
@@ -40,6 +40,7 @@ from harness.records.balance_file import FOLDER, BalanceRecord, MeasuredRecord
 from harness.records.manifest_file import AlignConfig, TrainedManifest
 from harness.records.training_files import StageRow
 from harness.runs.folders import STAGES, Run, open_run
+from harness.runs.state import read_object
 from harness.runs.targets import target_of_run
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ class _Measured:
 
 
 def measure_balance(request: BalanceRequest) -> BalanceRecord:
-    """Measure the margins, and keep them in the run's folder (`balance/DATA.json`).
+    """Measure the margins, and keep them in the run's folder: in `balance/DATA.json`, or in `balance/DATA-HASH.json` if the former has
+    those on other pairs whose name has the same last part.
 
     Returns:
         The record: `n` pairs, `left_out` (those that were trained on), `images` (how rejected pictures were made), and `measured`: for each
@@ -129,8 +131,18 @@ def measure_balance(request: BalanceRequest) -> BalanceRecord:
         measured=measured,
         harness=VERSION,
     )
-    write_json(run.path / FOLDER / f"{name_from(Path(request.data).name)}.json", record.written())
+    write_json(_record_of(run.path / FOLDER, request.data), record.written())
     return record
+
+
+def _record_of(folder: Path, data: str) -> Path:
+    """The file for the margins on these pairs: of the last part of their name, and of its hash if other pairs have that file."""
+    name = name_from(Path(data).name)
+    path = folder / f"{name}.json"
+    before = read_object(path)
+    if before is None or before.get("data", data) == data:
+        return path
+    return folder / f"{name}-{sha256_json(data)[:8]}.json"
 
 
 def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[PreferenceExample], dict[str, Any]]:

@@ -202,6 +202,16 @@ def test_what_was_trained_on_is_left_out_and_what_cannot_be_measured_is_said(
     assert (record.n, record.left_out) == (4, 4)
     with pytest.raises(BadInputError, match="all 8 pairs are trained on"):
         measure_balance(BalanceRequest(text_only, str(folder / "train.jsonl")))
+    # Other pairs of the same file name do not replace the record; the same pairs do.
+    (folder / "more").mkdir()
+    more = str(pairs(folder / "more", "mixed", range(200, 202)))
+    for data in (more, str(folder / "mixed.jsonl"), more):
+        measure_balance(BalanceRequest(text_only, data))
+    records = {path.name: read_json(path) for path in (text_only.path / "balance").glob("mixed*")}
+    plain = records.pop("mixed.jsonl.json")
+    [(name, other)] = records.items()
+    assert (plain["data"], plain["n"], other["data"], other["n"]) == (str(folder / "mixed.jsonl"), 4, more, 4)
+    assert re.fullmatch(r"mixed\.jsonl-[0-9a-f]{8}\.json", name)
     copy = open_run(Path(shutil.copytree(text_only.path, tmp_path / "copy")))
     assert copy.manifest is not None
     whole = copy.manifest.written()
