@@ -157,9 +157,12 @@ def _staged(source: Path, run: Run | None) -> Iterator[Path]:
     replaced = {*([_CARD] if card else []), *([MANIFEST] if manifest else [])}
     with tempfile.TemporaryDirectory(prefix="harness-push-") as name:
         folder = Path(name)
-        for path in source.iterdir():
-            if path.name not in replaced:
-                (folder / path.name).symlink_to(path)
+        # File by file: neither our list nor the hub's library enters a linked folder.
+        for path in source.rglob("*"):
+            place = path.relative_to(source)
+            if path.is_file() and str(place) not in replaced:
+                (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                (folder / place).symlink_to(path)
         if card:
             (folder / _CARD).write_text(card, encoding="utf-8")
         if manifest:

@@ -113,6 +113,8 @@ def _oid(data: bytes) -> str:
 @pytest.mark.claims("push --public")
 def test_a_run_goes_up_with_a_card_of_today(on_hub: Path, server: HubServer, tmp_path: Path) -> None:
     checkpoint = on_hub / "one" / "checkpoint"
+    (checkpoint / "additional_chat_templates").mkdir()
+    (checkpoint / "additional_chat_templates" / "tools.jinja").write_text("{{ tools }}")
     before = contents(checkpoint)
     assert b"Not scored yet" in before["README.md"]
     done = harness(server, tmp_path, "push", "one", "team/adapter", "--public")
