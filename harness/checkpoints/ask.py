@@ -9,8 +9,8 @@ from harness.core.errors import BadInputError
 from harness.core.types import ImageRef
 from harness.models import check_base, check_covers, inspect, refuse_control, resolve
 from harness.remote import hub
-from harness.runs.folders import is_checkpoint, open_run
-from harness.runs.targets import BASE, target_of_run
+from harness.runs.folders import Run, is_checkpoint, open_run
+from harness.runs.targets import BASE, base_model, target_of_run
 from harness.serving.base import Backend, Completion, Request, Sampling
 from harness.serving.contract import completions_of
 
@@ -54,10 +54,24 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> AskedCh
             target = target_of_run(run)
             return AskedCheckpoint(name, target.base, target.adapter)
         if run.manifest is not None:
-            return AskedCheckpoint(name, run.base_location, None)
+            return AskedCheckpoint(name, base_model(run).locate(), None)
     location = resolve(name).locate()
     hub.reach(location)
     return AskedCheckpoint(name, location, None)
+
+
+def asked_run(name: str, results: Path) -> Run | None:
+    """The run that `find_asked` finds by this name; None if the name is a checkpoint folder's or a model's.
+
+    Raises:
+        BadInputError: its manifest cannot be used.
+    """
+    for folder in (results / name, Path(name)):
+        if is_checkpoint(folder):
+            return None
+        if (run := open_run(folder)).manifest is not None:
+            return run
+    return None
 
 
 def ask(

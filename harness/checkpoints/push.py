@@ -186,14 +186,16 @@ def _notes(source: Path, run: Run | None) -> list[str]:
     if not (source / MANIFEST).exists():
         notes.append(f"it has no {MANIFEST}: so its origin is unknown")
     if run is None:
-        notes.append(f"it was not verified (served as trained); to do so: harness verify {source}")
+        notes.append(
+            f"no verification is recorded for a folder; whether it is served as trained: harness verify {source}"
+        )
     elif not _verified(run):
         notes.append(f"it was not verified (served as trained); to do so: harness verify {run.path}")
     return notes
 
 
 def _verified(run: Run) -> bool:
-    """Whether `eval --verify` found these weights to be served as they were trained."""
+    """Whether `harness verify` or `eval --verify` found these weights to be served as they were trained."""
     path = run.path / VERIFIED
     if not path.exists():
         return False

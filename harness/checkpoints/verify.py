@@ -45,8 +45,10 @@ logger = logging.getLogger(__name__)
 
 NEW_TOKENS = 16
 """Number of tokens generated per probe."""
+PROBES = 2
+"""Number of probes of `eval --verify`, and the least for a verification that is stored."""
 VERIFIED = "verified.json"
-"""File in a run's folder with the results of `eval --verify`."""
+"""File in a run's folder with the results of a verification that it passed, by `eval --verify` or `harness verify`."""
 
 
 def verify(
@@ -109,26 +111,36 @@ def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings:
     It is not done by default, because it is expensive: the probabilities must come from transformers, and
     a 7B model does not fit beside an engine that fills the GPU. So the weights are loaded three times (engine, transformers, engine),
     which takes minutes. The cheaper check that every adapter has an effect in vLLM runs at every start.
-    A passed verification is stored in `verified.json` in the run's folder and is not repeated until weights, template or engine change.
+    A passed verification is stored in `verified.json` in the run's folder and is not repeated until weights, template or engine change;
+    neither is one that `harness verify` stored.
 
     Raises:
         BadInputError: as `verify`.
         HarnessError: a checkpoint is not served as it was trained.
     """
-    stamps = {target.name: _stamp(target, backend, settings) for target in targets}
-    new = [target for target in targets if not _kept(target.folder / VERIFIED, stamps[target.name])]
+    new = [target for target in targets if not _kept(target.folder / VERIFIED, _stamp(target, backend, settings))]
     if not new:
         return
     asked = [AskedCheckpoint(target.name, target.base, target.adapter) for target in new]
-    for target, verified in zip(new, verify(asked, backend, probes=2, settings=settings), strict=True):
+    for target, verified in zip(new, verify(asked, backend, probes=PROBES, settings=settings), strict=True):
         if not verified.same:
             raise HarnessError(
                 f"'{target.name}' is not served as it was trained: {(verified.findings or [''])[0]}",
                 where=str(target.adapter or target.base),
                 remedy=f"for details: harness verify {target.folder}",
             )
-        write_json(target.folder / VERIFIED, verified.model_copy(update=stamps[target.name]).written())
+        keep_verified(target, verified, backend, settings)
         logger.info(f"{target.name}: served as it was trained")
+
+
+def keep_verified(
+    target: Target, verified: VerificationRecord, backend: type[Backend], settings: BackendSettings
+) -> Path:
+    """Store a verification that a run passed in the run's folder, with everything that it depends on; returns the file."""
+    path = target.folder / VERIFIED
+    stamp = {"checkpoint": target.name, **_stamp(target, backend, settings)}
+    write_json(path, verified.model_copy(update=stamp).written())
+    return path
 
 
 def _stamp(target: Target, backend: type[Backend], settings: BackendSettings) -> dict[str, Any]:

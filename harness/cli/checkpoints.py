@@ -107,18 +107,25 @@ def verify(
 ) -> None:
     """Check that a checkpoint is served as it was trained: compare tokens and log-probabilities with transformers.
 
-    Exits with 1 if they differ.
+    What a run passed with two probes or more is recorded in its folder (`verified.json`). Exits with 1 if they differ.
     """
-    from harness.checkpoints.ask import find_asked
+    from harness.checkpoints.ask import asked_run, find_asked
+    from harness.checkpoints.verify import PROBES, keep_verified
     from harness.checkpoints.verify import verify as compare
     from harness.core.config import parse
+    from harness.runs.targets import target_of
     from harness.serving.choose import choose_backend
 
     engine = choose_backend(backend)
     settings = parse(engine.Settings, {"dtype": dtype}, f"backend {engine.name}")
-    [verification] = compare(
-        [find_asked(checkpoint, results, other_base=True)], engine, probes=probes, settings=settings
-    )
+    asked, run = find_asked(checkpoint, results, other_base=True), asked_run(checkpoint, results)
+    target = target_of(run) if run is not None else None
+    [verification] = compare([asked], engine, probes=probes, settings=settings)
+    if target is not None and verification.same and probes >= PROBES:
+        try:
+            keep_verified(target, verification, engine, settings)
+        except OSError as error:  # somebody else's run, in a folder that can only be read
+            say(f"the verification is not recorded: {error}", err=True)
     if as_json:
         emit(verification.written())
     else:

@@ -15,11 +15,15 @@ import pytest
 from harness.alignment.align import AlignRequest, run_align
 from harness.checkpoints.parity import Expected, compare
 from harness.checkpoints.probes import draw_probes
+from harness.checkpoints.push import _notes
+from harness.checkpoints.verify import ensure_verified
 from harness.cli import app
 from harness.cli.errors import run
 from harness.core.files import read_json
-from harness.runs.folders import Run
+from harness.runs.folders import Run, open_run
+from harness.runs.targets import target_of
 from harness.serving.base import TokenDetails
+from harness.serving.transformers import TransformersBackend
 from tests.tiny import tiny_llava, tiny_photograph
 
 BACKEND = ["--backend", "transformers", "--probes", "4"]
@@ -73,8 +77,10 @@ def test_runs_checkpoints_and_bases_are_served_as_they_were_trained(
         assert record["same"] and not record["findings"] and record["largest"] < 1e-4, name
         assert (record["adapter"] is not None) == adapter == (record["adapter_changes"] is not None)
         assert not adapter or record["adapter_changes"] > 0.1
-    assert run(app, ["verify", str(aligned.path), *BACKEND]) == 0
-    assert "passed: served as it was trained" in capsys.readouterr().out
+    kept = aligned.path / "verified.json"
+    kept.unlink()
+    assert run(app, ["verify", str(aligned.path), *BACKEND[:2], "--probes", "1"]) == 0
+    assert "passed: served as it was trained" in capsys.readouterr().out and not kept.exists(), "one probe is too few"
 
 
 @pytest.mark.slow
@@ -163,6 +169,33 @@ def test_probes_are_of_many_sizes_and_the_same_every_time() -> None:
 def test_a_backend_that_does_not_know_its_tokens_is_refused(aligned: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(app, ["verify", str(aligned.path), "--backend", "openai"]) == 2
     assert "does not report the tokens" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_was_verified_is_recorded_and_neither_missed_by_push_nor_verified_by_eval(
+    aligned: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(aligned.path.parents[1])
+    results, target = tmp_path / "results", target_of(aligned)
+    copied = open_run(Path(shutil.copytree(aligned.path, results / "one")))
+    (results / "one" / "verified.json").unlink(missing_ok=True)
+    assert "it was not verified" in " ".join(_notes(copied.checkpoint, copied))
+    assert run(app, ["verify", "one", "--results", str(results), *BACKEND]) == 0
+    assert not _notes(copied.checkpoint, copied)
+    record = read_json(results / "one" / "verified.json")
+    assert (record["same"], record["checkpoint"], record["weights"]) == (True, "one", target.fingerprint)
+    capsys.readouterr()
+    settings = TransformersBackend.Settings()
+    ensure_verified([target_of(copied)], TransformersBackend, settings)
+    assert "served as it was trained" not in capsys.readouterr().err, "it was verified again"
+    (results / "one" / "verified.json").unlink()
+    (results / "one" / "verified.json").mkdir()  # so that it cannot be written
+    assert run(app, ["verify", "one", "--results", str(results), *BACKEND]) == 0
+    assert "the verification is not recorded" in capsys.readouterr().err
+    (results / "one" / "verified.json").rmdir()
+    swap(results / "one" / "checkpoint" / "chat_template.jinja", "USER:", "Human:")
+    assert run(app, ["verify", "one", "--results", str(results), *BACKEND]) == 1
+    assert not (results / "one" / "verified.json").exists(), "it did not pass"
 
 
 @pytest.mark.slow
