@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.core.errors import BadInputError
 from harness.core.types import ImageRef
-from harness.models import check_base, check_covers, inspect, refuse_control, resolve
+from harness.models import base_location, check_base, check_covers, inspect, refuse_control, resolve
 from harness.remote import hub
 from harness.runs.folders import Run, is_checkpoint, open_run
 from harness.runs.targets import BASE, base_model, target_of_run
@@ -42,11 +42,12 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> AskedCh
             info, folder = inspect(folder), folder.resolve()
             if info.base is None:
                 return AskedCheckpoint(name, str(folder), None)
+            base = base_location(folder, info.base)
             if other_base:
-                check_covers(folder, info.base, download=False)
+                check_covers(folder, base, download=False)
             else:
-                check_base(folder, info.base)
-            return AskedCheckpoint(name, info.base, folder)
+                check_base(folder, base)
+            return AskedCheckpoint(name, base, folder)
         run = open_run(folder)
         if run.manifest is not None and run.aligned:
             if inspect(run.checkpoint).kind == "full":

@@ -18,6 +18,7 @@ from harness.core.outgoing import without_folders
 from harness.core.removal import move, remove
 from harness.models import (
     CheckpointInfo,
+    base_location,
     check_base,
     export_full,
     inspect,
@@ -126,6 +127,7 @@ def card_of(run: Run) -> str:
 def _merge(run: Run, base: str, folder: Path) -> None:
     """The base's weights, in their stored type, plus the adapter's."""
     assert run.manifest is not None
+    base = base_location(run.checkpoint, base, run.base_label)
     check_base(run.checkpoint, base, run.manifest.base.fingerprint)
     logger.info(f"merging the adapter into {run.base_label}")
     model = with_adapters(load_model(base, device="cpu"), {"merged": run.checkpoint})

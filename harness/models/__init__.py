@@ -33,6 +33,7 @@ from harness.models.processors import (
     text_options,
 )
 from harness.models.ranks import rank_of, served_rank, served_ranks
+from harness.models.remade import base_location
 from harness.models.saving import export_adapter, export_full
 from harness.models.servable import servable
 
@@ -42,6 +43,7 @@ __all__ = [
     "ModelRef",
     "PromptLengths",
     "aliases",
+    "base_location",
     "batch_inputs",
     "check_base",
     "check_covers",

@@ -98,6 +98,10 @@ def _on_hub(name: str) -> ModelRef:
     return ModelRef(name, hub, "rlaif-v", "official", None, f"hub: {hub}", family)
 
 
+def _of_hub_id(name: str) -> ModelRef:
+    return ModelRef(name, name, "rlaif-v", "official", None, "hub")
+
+
 def _official(model: ModelRef) -> ModelRef:
     """A model with the processing of LLaVA-1.5's authors."""
     source = f"{model.source}, pads images to squares, Vicuna's system sentence"
@@ -138,12 +142,14 @@ def resolve(name: str) -> ModelRef:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BadInputError(f"there is no checkpoint folder '{name}'", where=name, remedy="see `harness list models`")
     if name.count("/") == 1:
-        return ModelRef(name, name, "rlaif-v", "official", None, "hub")
+        return _of_hub_id(name)
     raise UnknownNameError("model", name, list(_HUB) + list(registry.entries("worlds")))
 
 
 def recorded(label: str, location: str) -> ModelRef:
     """The model of a run's manifest, independent of the working directory, in which `resolve` would search a folder's name.
+
+    A preset of a model on the hub, whose folder in the cache is lost, is made again by `locate`.
 
     Args:
         label: the user's name for it; for a folder, its last part.
@@ -151,4 +157,10 @@ def recorded(label: str, location: str) -> ModelRef:
     """
     if find_world(label):  # made again if the cache does not have it
         return resolve(label)
+    weights = label.removeprefix(_OFFICIAL)
+    if weights != label and (weights in _HUB or weights.count("/") == 1):
+        from harness.models.presets import is_lost
+
+        if is_lost(location):
+            return _official(_on_hub(weights) if weights in _HUB else _of_hub_id(weights))
     return ModelRef(label, location, "rlaif-v", "official", None, "manifest")

@@ -21,7 +21,7 @@ from typing import Any
 from harness.core.errors import BadInputError, shown
 from harness.core.files import atomic_folder, read_json, sha256_json, write_json
 from harness.core.paths import cache_folder
-from harness.models.checkpoints import PRESET, fingerprint
+from harness.models.checkpoints import PRESET, fingerprint, is_gone
 from harness.models.processors import load_processor
 from harness.remote import hub
 
@@ -84,12 +84,20 @@ def official(location: str) -> Path:
         "image": "padded to a square with the mean colour",
     }
     target = cache_folder() / "presets" / sha256_json([about, str(folder.resolve())])[:32]
-    if not (target / PRESET).is_file() or not all(path.exists() for path in target.iterdir()):
+    if not (target / PRESET).is_file() or is_lost(str(target)):
         logger.info(f"{location}: with the processing of LLaVA's authors, in {target}")
         with atomic_folder(target) as made:
             _write(folder, made)
             write_json(made / PRESET, about)
     return target
+
+
+def is_lost(location: str) -> bool:
+    """Whether a preset's folder is gone, or the weights that it links to are."""
+    folder = Path(location)
+    if (folder / PRESET).is_file():
+        return not all(path.exists() for path in folder.iterdir())
+    return is_gone(location)
 
 
 def _write(folder: Path, target: Path) -> None:

@@ -12,7 +12,16 @@ from pathlib import Path
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json, write_json
 from harness.core.names import name_from
-from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, resolve, template_hash_of
+from harness.models import (
+    ModelRef,
+    base_location,
+    check_base,
+    fingerprint,
+    inspect,
+    recorded,
+    resolve,
+    template_hash_of,
+)
 from harness.records.manifest_file import AlignedManifest, BaseRecord, ManifestRecord
 from harness.remote import hub
 from harness.runs.folders import MANIFEST, Run, open_run
@@ -100,6 +109,7 @@ def target_of_run(run: Run) -> Target:
 
     Raises:
         BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.
+        HarnessError: the base is a preset that is lost, and cannot be made again here.
     """
     manifest = run.manifest_as(AlignedManifest)
     config = manifest.config
@@ -107,7 +117,7 @@ def target_of_run(run: Run) -> Target:
     if info.kind == "full":
         return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config.model, config.method)
     # The adapter's configuration has the location of its base, so that a user can change it there if the base has moved.
-    location = str(info.base)
+    location = base_location(run.checkpoint, str(info.base), config.model)
     check_base(run.checkpoint, location, manifest.base.fingerprint)
     return Target(run.name, run.path, location, run.checkpoint.resolve(), config.model, config.method)
 

@@ -25,6 +25,7 @@ from harness.core.paths import cache_folder
 from harness.core.progress import spinner
 from harness.core.terminal import say
 from harness.models import (
+    base_location,
     check_base,
     devices,
     inspect,
@@ -53,6 +54,7 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
     info = inspect(checkpoint)
     base = info.base if info.base is not None else str(checkpoint.resolve())
     if info.kind == "adapter":
+        base = base_location(checkpoint, base)
         check_base(checkpoint, base)
     # No question is possible without a processor and its chat template, so this is checked before the engine starts.
     processor = load_processor(base)

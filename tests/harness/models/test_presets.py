@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from harness.core.errors import BadInputError
+from harness.checkpoints.ask import find_asked
+from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json, write_json
 from harness.models import (
     AnswerEncoder,
     aliases,
+    base_location,
     fingerprint,
     load_model,
     load_processor,
     prompt_inputs,
     prompt_text,
+    recorded,
     resolve,
     template_hash_of,
 )
 from harness.models.presets import SYSTEM
+from harness.remote import hub
+from harness.runs.folders import open_run
+from harness.runs.targets import target_of
+from harness.serving import server
 from tests.commands import json_here
 from tests.tiny import tiny_llava, tiny_pairs
 
@@ -97,6 +105,76 @@ def test_other_models_are_refused(base: Path, tmp_path: Path, monkeypatch: pytes
     write_json(tmp_path / "config.json", read_json(base / "config.json") | {"model_type": "llava_next"})
     with pytest.raises(BadInputError, match="a model of the type 'llava_next'"):
         resolve(f"official:{tmp_path}").locate()
+
+
+@pytest.fixture
+def on_hub(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model's name on the hub, whose cache on this machine has it; the hub is not asked."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HARNESS_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--team--tiny"
+    shutil.copytree(base, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    return "team/tiny"
+
+
+def test_a_preset_that_the_cache_lost_is_made_again(
+    on_hub: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, label = tmp_path / "adapter", f"official:{on_hub}"
+    adapter.mkdir()
+    write_json(adapter / "manifest.json", {"base": {"label": label}})
+    made = Path(resolve(label).locate())
+    weights = fingerprint(made)
+    assert base_location(adapter, str(made)) == str(made)
+    shutil.rmtree(made)
+    assert base_location(adapter, str(made)) == str(made) and fingerprint(made) == weights
+    shutil.rmtree(made)
+    assert recorded(label, str(made)).locate() == str(made) and fingerprint(made) == weights
+    (made / "model.safetensors").unlink()
+    (made / "model.safetensors").symlink_to("gone")
+    assert base_location(adapter, str(made), label) == str(made) and fingerprint(made) == weights
+    # On another machine, the cache is elsewhere.
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "other"))
+    shutil.rmtree(made)
+    there = Path(base_location(adapter, str(made)))
+    assert there.is_relative_to(tmp_path / "other") and fingerprint(there) == weights
+
+    shutil.rmtree(tmp_path / "hub")
+    hub._look.cache_clear()
+    with pytest.raises(
+        HarnessError, match=r"official:team/tiny is not in the cache any more, and cannot be made again"
+    ):
+        base_location(adapter, str(made))
+    # A folder's label is the last part of its path, which may be anywhere.
+    monkeypatch.chdir(base.parent)
+    with pytest.raises(BadInputError, match="does not say where its weights are") as caught:
+        base_location(adapter, str(made), f"official:{base.name}")
+    assert "harness verify official:FOLDER" in str(caught.value.remedy)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_preset_outlives_the_cache(on_hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_pairs(tmp_path / "pairs", 4)
+    quick = ("batch_size=4", "micro_batch_size=4", "max_length=256", "lora.rank=2")
+    sets = [part for setting in quick for part in ("--set", f"train.{setting}")]
+    align = ("align", "--method", "dpo", "--model", f"official:{on_hub}", "--data", "pairs/rlaif-v.parquet")
+    run = json_here(*align, "--name", "one", *sets)
+    presets = tmp_path / "cache" / "presets"
+    trained = open_run(tmp_path / "results" / "one")
+    shutil.rmtree(presets)
+    assert target_of(trained).fingerprint and Path(run["base"]["location"]).is_dir()  # for eval and its like
+    for checkpoint in ("one", "results/one/checkpoint"):
+        shutil.rmtree(presets)
+        assert find_asked(checkpoint, tmp_path / "results").base == run["base"]["location"]
+    shutil.rmtree(presets)
+    line, _ = server.command(trained.checkpoint, "127.0.0.1", 8000)
+    assert Path(line[line.index("--model") + 1]).is_dir()
+    shutil.rmtree(presets)
+    assert json_here("export", "one", "-o", "merged")["checkpoint"]["kind"] == "full"
 
 
 @pytest.mark.slow
