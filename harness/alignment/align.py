@@ -43,6 +43,7 @@ from harness.runs.claim import check_folder, claimed
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
 from harness.runs.state import CONFIG
+from harness.runs.targets import check_run_name
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +167,7 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
         raise BadInputError("several processes need --name, so that all write the same run", remedy="add --name NAME")
     if request.name is not None:
         check_name(request.name, "the run's name (--name)")
+        check_run_name(request.name, "--name", "use another name")
     if request.resume and request.overwrite:
         raise BadInputError(
             "--resume continues the existing run, --overwrite replaces it", remedy="give only one of them"

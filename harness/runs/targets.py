@@ -98,6 +98,18 @@ class Target:
         return sha256_json([self.fingerprint, model]) if self.remote else self.fingerprint
 
 
+def check_run_name(name: str, where: str, remedy: str) -> None:
+    """Refuse the name under which every backend serves the base model: a run's adapter of this name could not be asked.
+
+    Raises:
+        BadInputError: it is this name.
+    """
+    if name == BASE:
+        raise BadInputError(
+            f"a run cannot be called '{BASE}': backends call the base model so", where=where, remedy=remedy
+        )
+
+
 def engine_of(targets: Sequence[Target], backend: type[Backend], settings: BackendSettings) -> Backend:
     """An engine for checkpoints of one base, not started yet: the base itself, and every adapter by its target's name."""
     adapters = {target.name: target.adapter for target in targets if target.adapter}
@@ -207,9 +219,18 @@ def _of_answers(kind: str, folder: Path, base: BaseRecord, model: str | None = N
 
 
 def target_of(run: Run) -> Target:
-    """The target of any complete run. Its answers are in its own folder, which may be outside of the results or have been renamed."""
+    """The target of any complete run. Its answers are in its own folder, which may be outside of the results or have been renamed.
+
+    Raises:
+        BadInputError: as of `target_of_run` and `target_of_model`; or the run has an adapter and the base model's name.
+    """
     if run.aligned:
-        return target_of_run(run)
+        target = target_of_run(run)
+        if target.adapter is not None:  # of a version that accepted every name, or renamed
+            check_run_name(
+                target.name, str(run.path), f"rename its folder, for example to {run.path.with_name(f'{run.name}-1')}"
+            )
+        return target
     if run.kind == IMPORTED:
         return target_of_import(run.name, run.path, run.base_label)
     if run.kind == ENDPOINT:

@@ -51,6 +51,18 @@ def test_an_adapter_of_a_relative_base_is_evaluated_from_elsewhere(origin: Path,
     (origin / "base").symlink_to(tmp_path / "moved")
     harness(elsewhere, *EVAL, "--run", run, *data)
 
+    # A run that an earlier version named as the backends name the base model.
+    named = (origin / "results" / "mine").rename(origin / "results" / "base")
+    refused = harness(elsewhere, *EVAL, "--run", str(named), *data, code=2).stderr
+    assert "a run cannot be called 'base'" in refused and f"rename its folder, for example to {named}-1" in refused
+
+
+def test_no_run_gets_the_name_of_the_base_model(tmp_path: Path) -> None:
+    align = ["align", "--method", "dpo", "--model", "pocket", "--name", "base"]
+    code, _, said = run_here(align, tmp_path)
+    assert code == 2 and "a run cannot be called 'base'" in said and "use another name" in said
+    assert not list(tmp_path.iterdir())
+
 
 def test_a_run_outside_of_the_results_is_itself(tmp_path: Path) -> None:
     """Even if the results have a run of the same name, and if the folder was renamed."""
