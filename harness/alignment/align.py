@@ -118,11 +118,11 @@ def run_align(request: AlignRequest) -> Run:
         if not request.resume or claim.state.condition != "complete":
             claim.begin()
             write_json(resolved.folder / CONFIG, resolved.config.written())
-        return _train(request, resolved)
+        return _train(request, resolved, resumed=claim.state.condition == "interrupted")
 
 
-def _train(request: AlignRequest, resolved: _Resolved) -> Run:
-    """Train; every process runs this, and the first one holds the run's folder."""
+def _train(request: AlignRequest, resolved: _Resolved, *, resumed: bool = False) -> Run:
+    """Train; every process runs this, and the first one holds the run's folder. `resumed`: it contains steps of an earlier attempt."""
     folder, config, first = resolved.folder, resolved.config, is_first_process()
     if request.resume and (run := open_run(folder)).manifest is not None:
         if not run.checkpoint.is_dir():
@@ -139,14 +139,15 @@ def _train(request: AlignRequest, resolved: _Resolved) -> Run:
 
     def stage_done(stage: Path, summary: TrainingSummary) -> None:
         """Write a manifest into the stage's folder, which makes it a run that can be evaluated while the next stage trains."""
-        _write_manifest(stage, config.model_copy(update={"stage": stage.name}), resolved.model, summary, started)
+        of_stage = config.model_copy(update={"stage": stage.name})
+        _write_manifest(stage, of_stage, resolved.model, summary, started, resumed=resumed)
 
     with flushed_denormals():
         job = replace(resolved.job(request), stage_done=stage_done)
         give_back()  # making a world's model and pairs leaves freed memory with glibc
         result = train(resolved.aligner, job)
     if first:
-        _write_manifest(folder, config, resolved.model, result.summary, started)
+        _write_manifest(folder, config, resolved.model, result.summary, started, resumed=resumed)
         _remove(result.scratch, folder)
     return open_run(folder)
 
@@ -312,7 +313,7 @@ def read_back(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_manifest(
-    folder: Path, config: AlignConfig, model: ModelRef, summary: TrainingSummary, started: float
+    folder: Path, config: AlignConfig, model: ModelRef, summary: TrainingSummary, started: float, *, resumed: bool
 ) -> None:
     """Write the model card and then the manifest of the checkpoint in a run's or a stage's folder."""
     run = open_run(folder)
@@ -327,6 +328,7 @@ def _write_manifest(
         checkpoint=CheckpointRecord(kind=info.kind, fingerprint=info.fingerprint),
         summary=summary.written(),
         wall_seconds=round(time.perf_counter() - started, 1),
+        **({"resumed": True} if resumed else {}),
         **surroundings().written(),
     )
     (run.checkpoint / "README.md").write_text(card_of(replace(run, manifest=manifest)), encoding="utf-8")

@@ -48,7 +48,9 @@ def model_card(manifest: CardManifest, method: Mapping[str, str], scores: Sequen
         *([f"- After its stage `{config.stage}`"] if config.stage is not None else []),
         f"- Preference data: `{config.data}`, {data.examples:,} pairs, fingerprint `{data.fingerprint[:16]}`",
         f"- Weights: base model `{manifest.base.fingerprint[:16]}`, this checkpoint `{manifest.checkpoint.fingerprint[:16]}`",
-        f"- Made {manifest.finished[:10]} in {manifest.wall_seconds:,.0f} s on "
+        f"- Made {manifest.finished[:10]} in {manifest.wall_seconds:,.0f} s"
+        + (" (after the last interruption)" if manifest.resumed else "")
+        + " on "
         + (", ".join(manifest.hardware.gpus) or f"{manifest.hardware.cores} CPU cores"),
         "",
         "## Settings",

@@ -91,7 +91,8 @@ class ManifestRecord(Versioned):
     base: BaseRecord
     checkpoint: CheckpointRecord | None = Field(None, description="of an aligned run")
     summary: dict[str, Any] | None = Field(None, description="of the training; written as TrainingSummary")
-    wall_seconds: Value | None = Field(None, description="duration of the training")
+    wall_seconds: Value | None = Field(None, description="duration of the training; if `resumed`, of its last attempt")
+    resumed: bool | None = Field(None, description="true, only if the run was interrupted and continued")
     harness: str | None = Field(None, description="as in Surroundings, like the keys below")
     commit: str | None = None
     python: str | None = None

@@ -164,6 +164,8 @@ def test_a_run_that_needed_less_memory_goes_on_with_it_and_with_nothing_else(
     lower = ["--set", "train.micro_batch_size=1", "--set", "train.gradient_checkpointing=true"]
     assert align(base, data, tmp_path, "--resume", *lower) == 0
     assert read_json(tmp_path / "results/one/config.json")["settings"]["train"]["micro_batch_size"] == 1
+    assert read_json(tmp_path / "results/one/manifest.json")["resumed"] is True
+    assert "s (after the last interruption) on" in (tmp_path / "results/one/checkpoint/README.md").read_text()
 
 
 def test_what_only_the_models_own_processor_refuses_can_be_skipped_like_any_bad_record(
