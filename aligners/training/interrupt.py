@@ -42,10 +42,10 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def interrupted(when: str, folder: Path) -> HarnessError:
-    """The error of an interrupted run, whose progress is kept in a stage's folder."""
+def interrupted(when: str, folder: Path, run: str) -> HarnessError:
+    """The error of an interrupted run, whose progress is kept in a stage's folder. `run`: its name."""
     return HarnessError(
         f"interrupted {when}; the training progress is kept",
         where=str(folder),
-        remedy="run the same command with --resume",
+        remedy=f"run the same command with --resume --name {run}",
     )

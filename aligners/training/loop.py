@@ -84,7 +84,9 @@ def run_stage(
         if trainer.is_deepspeed_enabled:
             trainer.deepspeed.destroy()  # otherwise it would also receive the next stage's gradients
     if asked_to_stop.is_set() and trainer.state.global_step < steps:
-        raise interrupted(f"at step {trainer.state.global_step} of {steps} of stage {name}", folder)
+        raise interrupted(
+            f"at step {trainer.state.global_step} of {steps} of stage {name}", folder, run.job.output.name
+        )
     # A stage that was resumed behind its last step has measured nothing.
     rewards = held_out.rewards() if held_out and stage.rewards is None else stage.rewards
     if held_out is not None and rewards is not None and run.process.is_main_process:

@@ -175,7 +175,7 @@ def train_stages(
                         job.stage_done(folder, _summary(session, facts, [*rows, row], held_out))
                 save_finished(session.policy.model, folder, process.is_main_process, row)
             if len(rows) + 1 < len(stages) and any_process(asked_to_stop.is_set(), process):
-                raise interrupted(f"after stage {stage.name}", folder)
+                raise interrupted(f"after stage {stage.name}", folder, job.output.name)
         rows.append(row)
         trained = _trained_on(session, stage, trained, folder, hashed=_is_reference(session.aligner, stages[number:]))
     return _summary(session, facts, rows, held_out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import logging
 import os
@@ -13,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from aligners.base import Aligner, layered
 from aligners.preferences.options import DataOptions
 from aligners.training.job import AlignJob
 from aligners.training.planning.preflight import preflight
+from harness.alignment.resume import check_same, interrupted_run
 from harness.alignment.start import started_from
 from harness.checkpoints.export import card_of
 from harness.core import registry
@@ -26,7 +24,7 @@ from harness.core.config import TrainSettings, parse
 from harness.core.denormals import flushed_denormals
 from harness.core.disk import nearest_existing
 from harness.core.errors import BadInputError
-from harness.core.files import read_json, write_json
+from harness.core.files import write_json
 from harness.core.memory import give_back
 from harness.core.names import check_name, name_from
 from harness.core.paths import cache_folder
@@ -114,7 +112,7 @@ def run_align(request: AlignRequest) -> Run:
         return _train(request, resolved)
     with claimed(resolved.folder, resume=request.resume, overwrite=request.overwrite) as claim:
         if request.resume and not claim.state.reusable:
-            _same_as_before(resolved.folder, resolved.config)
+            check_same(resolved.folder, resolved.config)
         if not request.resume or claim.state.condition != "complete":
             claim.begin()
             write_json(resolved.folder / CONFIG, resolved.config.written())
@@ -179,16 +177,27 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     if request.start is not None:
         model, start = started_from(request.start, model)
     train, aligner = _settings(kind, model, request)
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    name = request.name or f"{request.method}-{name_from(model.label.rpartition('/')[2])}-{now}"
-    folder = request.results / name
-    if writes and is_first_process():
-        check_folder(folder, resume=request.resume, overwrite=request.overwrite)
     # An embedded world has its own pairs, so the method's published data is not the default.
     usual = None if model.world else kind.default_data
     data_label = request.data or usual or model.default_preferences
     if request.data is None:
         logger.info(f"preference data: {data_label} (the default for {request.method if usual else model.label})")
+    started: dict[str, Any] = {"start": start} if start else {}
+    config = AlignConfig(
+        method=request.method,
+        model=model.label,
+        # A world's model and a preset are made below, after everything else was checked.
+        location=None if model.official else model.location,
+        **started,
+        data=data_label,
+        limit=request.limit,
+        on_error=request.on_error,
+        **request.data_options.described(),
+        settings={"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
+    )
+    folder = request.results / _name(request, config)
+    if writes and is_first_process():
+        check_folder(folder, resume=request.resume, overwrite=request.overwrite)
     if model.location is not None:
         _check_full(model.location)
     # A world's model and pairs are made on this machine, after everything else was checked.
@@ -202,19 +211,22 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
         location = model.locate()
         if model.world:
             _check_full(location)
-    started: dict[str, Any] = {"start": start} if start else {}
-    config = AlignConfig(
-        method=request.method,
-        model=model.label,
-        location=location,
-        **started,
-        data=data_label,
-        limit=request.limit,
-        on_error=request.on_error,
-        **request.data_options.described(),
-        settings={"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
-    )
+    config = config.model_copy(update={"location": location})
     return _Resolved(aligner, train, model, folder, config, wanted)
+
+
+def _name(request: AlignRequest, config: AlignConfig) -> str:
+    """The name of the run: as given, else of the run that `--resume` continues, else a new one.
+
+    Raises:
+        BadInputError: there is no such run to continue.
+    """
+    if request.name is not None:
+        return request.name
+    if request.resume:
+        return interrupted_run(request.results, config)
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{config.method}-{name_from(config.model.rpartition('/')[2])}-{now}"
 
 
 def _settings(kind: type[Aligner], model: ModelRef, request: AlignRequest) -> tuple[TrainSettings, Aligner]:
@@ -278,46 +290,13 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _same_as_before(folder: Path, config: AlignConfig) -> None:
-    """Check that a resumed run has the same settings; only settings that change the cost may differ (`TrainSettings.COST_ONLY`)."""
-    before = folder / "config.json"
-    if not before.exists():
-        return
-    old, new = (_computed(one) for one in (read_json(before, "configuration"), read_back(config.written())))
-    if old != new:
-        changed = [key for key in new if old.get(key) != new[key]]
-        raise BadInputError(
-            f"the run was begun with other settings ({', '.join(changed)})",
-            where=str(before),
-            remedy="resume it with the same settings, or start again with --overwrite",
-        )
-
-
-def _computed(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the settings that do not change what is computed."""
-    settings = dict(config.get("settings", {}))
-    train = dict(settings.get("train", {}))
-    # A setting that did not exist when the run was begun has its default, which is what the older version did.
-    with contextlib.suppress(ValidationError):
-        train = TrainSettings.model_validate(train).model_dump(mode="json")
-    train = {key: value for key, value in train.items() if key not in TrainSettings.COST_ONLY}
-    return {**config, "settings": {**settings, "train": train}}
-
-
-def read_back(value: dict[str, Any]) -> dict[str, Any]:
-    """A value after a round trip through JSON."""
-    import json
-
-    result: dict[str, Any] = json.loads(json.dumps(value, default=str))
-    return result
-
-
 def _write_manifest(
     folder: Path, config: AlignConfig, model: ModelRef, summary: TrainingSummary, started: float, *, resumed: bool
 ) -> None:
     """Write the model card and then the manifest of the checkpoint in a run's or a stage's folder."""
     run = open_run(folder)
     info = inspect(run.checkpoint)
+    interrupted: dict[str, Any] = {"resumed": True} if resumed else {}
     location = str(config.location)
     manifest = ManifestRecord(
         schema=ManifestRecord.KNOWN,
@@ -328,7 +307,7 @@ def _write_manifest(
         checkpoint=CheckpointRecord(kind=info.kind, fingerprint=info.fingerprint),
         summary=summary.written(),
         wall_seconds=round(time.perf_counter() - started, 1),
-        **({"resumed": True} if resumed else {}),
+        **interrupted,
         **surroundings().written(),
     )
     (run.checkpoint / "README.md").write_text(card_of(replace(run, manifest=manifest)), encoding="utf-8")

@@ -59,7 +59,7 @@ def align(
         image_root: a folder that image paths may be relative to.
         limit: use a seeded sample of this many pairs.
         on_error: on an invalid record: stop, or skip and list it.
-        resume: resume an interrupted run.
+        resume: resume an interrupted run: the named one, or the newest with the same method, model, data and settings.
         overwrite: replace an existing run.
         allow_download: download images that the data give by URL.
         canary: compare the trainer with the model's own forward pass first.

@@ -110,7 +110,12 @@ def align(
     columns: Columns = None,
     image_root: ImageRoot = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume an interrupted run.", rich_help_panel=RUN_OPTIONS)
+        bool,
+        typer.Option(
+            "--resume",
+            help="Resume an interrupted run: that of --name, or the newest with the same method, model, data and settings.",
+            rich_help_panel=RUN_OPTIONS,
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing run.", rich_help_panel=RUN_OPTIONS)

@@ -112,7 +112,7 @@ def _print(entries: Sequence[RunEntry], results: Path, title: str = "") -> None:
     if title:
         return
     if any(entry.condition == "interrupted" for entry in entries):
-        say("interrupted: run the same command with --resume")
+        say("interrupted: run the same command with --resume --name NAME")
     if any(entry.condition == "replaced" for entry in entries):
         say("replaced: restore it with `harness runs --restore NAME`")
     if spare := [entry for entry in entries if entry.removable]:

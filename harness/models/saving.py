@@ -43,7 +43,7 @@ def export_full(model: Any, processor: Any, folder: Path, state: dict[str, Any] 
 def _save(model: Any, folder: Path, state: dict[str, Any] | None) -> None:
     """Transformers' `save_pretrained`, also for a generation configuration that it reads but refuses to write, such as a temperature
     without sampling: that one is written as it is."""
-    generation = getattr(model, "generation_config", None)
+    generation: Any = getattr(model, "generation_config", None)
     try:
         if generation is not None:
             generation.validate(strict=True)

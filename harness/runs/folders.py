@@ -247,7 +247,9 @@ def find_run(name: str, results: Path) -> Run:
             run = open_run(path)
             if run.manifest is None:
                 raise BadInputError(
-                    f"the run '{name}' is not complete", where=str(path), remedy="finish it: harness align ... --resume"
+                    f"the run '{name}' is not complete",
+                    where=str(path),
+                    remedy=f"finish it: harness align ... --name {path.name} --resume",
                 )
             return run
     near = get_close_matches(name, [run.name for run in read_runs(results)[0]], n=3, cutoff=0.4)

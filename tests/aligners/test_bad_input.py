@@ -19,6 +19,7 @@ from aligners.base import CHOSEN, REJECTED
 from aligners.training.encoding import Encoder
 from harness.cli import app
 from harness.cli.errors import run
+from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError
 from harness.core.files import read_json
 from harness.core.types import ImageRef, PreferenceExample
@@ -160,7 +161,10 @@ def test_a_run_that_needed_less_memory_goes_on_with_it_and_with_nothing_else(
     assert align(base, data, tmp_path) == 0
     (tmp_path / "results/one/manifest.json").unlink()
     assert align(base, data, tmp_path, "--resume", "--set", "train.learning_rate=0.5") == 2
-    assert "other settings (settings)" in capsys.readouterr().err
+    rate = TrainSettings().learning_rate
+    assert (
+        f"other settings: train.learning_rate was {rate}, now 0.5 " in " ".join(capsys.readouterr().err.split()) + " "
+    )
     lower = ["--set", "train.micro_batch_size=1", "--set", "train.gradient_checkpointing=true"]
     assert align(base, data, tmp_path, "--resume", *lower) == 0
     assert read_json(tmp_path / "results/one/config.json")["settings"]["train"]["micro_batch_size"] == 1
@@ -216,4 +220,6 @@ def test_columns_and_images_elsewhere_are_named_used_recorded_and_kept_by_resume
     assert read_json(tmp_path / "results/one/manifest.json")["summary"]["data"]["unread_columns"] == {"topic": 2}
     assert align(base, path, tmp_path, "--resume", *options) == 0
     assert align(base, path, tmp_path, "--resume", "--columns", "prompt=topic", *options[2:]) == 2
-    assert "other settings (columns)" in capsys.readouterr().err
+    assert "other settings: columns.prompt was 'query', now 'topic'" in " ".join(capsys.readouterr().err.split())
+    assert align(base, path, tmp_path, "--resume", *options[:2]) == 2
+    assert f"image_root was '{tmp_path / 'pictures'}', now not given" in capsys.readouterr().err.replace("\n", "")

@@ -101,6 +101,20 @@ def test_what_stands_there_is_kept_gone_on_with_or_replaced(here: Path) -> None:
     assert align("--name", "one", "--overwrite")["finished"] != first["finished"]
 
 
+@pytest.mark.slow
+@pytest.mark.claims("align --resume")
+def test_without_a_name_the_interrupted_run_of_these_settings_is_continued(here: Path) -> None:
+    first = align()
+    run = here / "results" / first["name"]
+    assert "leave out --resume" in align("--resume", code=2), "it is complete"
+    (run / "manifest.json").unlink()
+    said = align("--resume", "--set", "method.beta=0.3", code=2)
+    assert f"{run.name} (other method.beta)" in said and f"--resume --name {run.name}" in said
+    resumed = align("--resume")
+    assert (resumed["name"], resumed["resumed"], "resumed" in first) == (run.name, True, False)
+    assert [path.name for path in (here / "results").iterdir() if path.name[0] != "."] == [run.name]
+
+
 @pytest.mark.claims("align --data")
 def test_other_data_is_another_run(here: Path) -> None:
     import pyarrow.parquet as pq

@@ -47,5 +47,5 @@ def out_of_memory(
         remedy = peak.remedy(train, micro, memory_there(run.policy.device.type == "cuda"), run.job.train)
         raise HarnessError(
             f"out of memory with {at_once or micro} examples per forward pass: {said}",
-            remedy=f"{remedy}; resume with --resume",
+            remedy=f"{remedy}; then resume with --resume --name {run.job.output.name}",
         ) from error

@@ -17,7 +17,7 @@ from aligners.training.memory.footprint import architecture
 from aligners.training.planning.plan import plan
 from aligners.training.policy import Policy
 from aligners.training.run import train as train
-from harness.alignment.align import _same_as_before
+from harness.alignment.resume import check_same
 from harness.cli import app
 from harness.cli.errors import run
 from harness.core.config import LoraSettings, Savings, TrainSettings
@@ -139,10 +139,10 @@ def test_a_run_of_a_version_without_the_setting_can_be_resumed(pair: Path) -> No
     config = json.loads(path.read_text())
     assert config["settings"]["train"]["lora"].pop("targets", "absent") is None
     path.write_text(json.dumps(config))
-    _same_as_before(path.parent, AlignConfig.model_validate(config))
+    check_same(path.parent, AlignConfig.model_validate(config))
     with pytest.raises(BadInputError, match="begun with other settings"):
         config["settings"]["train"]["lora"]["targets"] = ["q_proj"]
-        _same_as_before(path.parent, AlignConfig.model_validate(config))
+        check_same(path.parent, AlignConfig.model_validate(config))
 
 
 def test_a_family_that_cannot_be_aligned_is_refused_before_images_are_made(pair: Path) -> None:

@@ -356,6 +356,7 @@ def test_too_little_memory_says_what_to_lower(
         trained(method(), base, pairs, tmp_path, **settings)
     assert said in caught.value.problem
     assert remedy in str(caught.value.remedy) and "by prediction" in str(caught.value.remedy)
+    assert str(caught.value.remedy).endswith(f"resume with --resume --name {tmp_path.name}")
 
 
 def test_other_errors_of_torch_are_not_taken_for_too_little_memory(base: Path, pairs: Path, tmp_path: Path) -> None:
@@ -382,7 +383,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(base: Path, pairs: Path, tmp_path: P
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1]
     done = len(log.read_text().splitlines())
-    assert process.returncode not in (0, None) and "--resume" in said and "interrupted at step" in said
+    assert process.returncode not in (0, None) and "--resume --name one" in said and "interrupted at step" in said
     assert 0 < done < 240
     assert list((tmp_path / "results" / "one" / "stages").glob(f"*/checkpoint-{done}"))
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.alignment.resume import interrupted_run
 from harness.core.errors import BadInputError
 from harness.core.locks import BusyError, is_held, writing
+from harness.records.manifest_file import AlignConfig
 from harness.runs.claim import claimed
 from harness.runs.folders import list_runs, survey
 from harness.runs.housekeeping import prune, restore, survey_all
@@ -155,6 +157,28 @@ def test_a_run_with_steps_is_not_taken_without_a_word(tmp_path: Path) -> None:
     folder = interrupted(tmp_path / "one")
     with pytest.raises(BadInputError, match="after 3 steps"), claimed(folder, resume=False, overwrite=False):
         pytest.fail("the folder was given away")
+
+
+def test_the_run_that_resume_continues_is_the_newest_of_its_configuration(tmp_path: Path) -> None:
+    config = AlignConfig.model_validate(CONFIG | {"limit": None})
+    begun = [interrupted(tmp_path / name) for name in ("older", "newer", "other")]
+    for number, folder in enumerate((*begun, complete(tmp_path / "done"), failed(tmp_path / "no-step"))):
+        written = CONFIG | {"limit": None} | ({"data": "d2"} if folder.name == "other" else {})
+        (folder / "config.json").write_text(json.dumps(written))
+        os.utime(folder / "config.json", (number, number))
+    assert interrupted_run(tmp_path, config) == "newer"
+    with writing(lock_of(tmp_path / "newer"), "this run", tmp_path / "newer"):
+        assert interrupted_run(tmp_path, config) == "older", "a running one was taken"
+    assert interrupted_run(tmp_path, config.model_copy(update={"data": "d2"})) == "other"
+    with pytest.raises(BadInputError, match=r"interrupted: .*, other \(other model, data\)") as caught:
+        interrupted_run(tmp_path, config.model_copy(update={"model": "m2"}))
+    assert "--resume --name other" in str(caught.value.remedy)
+    for name in ("newer", "older"):
+        (tmp_path / name / "train_log.jsonl").unlink()
+    assert interrupted_run(tmp_path, config) == "no-step", "of those without a step, the newest"
+    with pytest.raises(BadInputError, match="there is none") as caught:
+        interrupted_run(tmp_path / "absent", config)
+    assert "leave out --resume" in str(caught.value.remedy)
 
 
 def test_what_came_to_nothing_stays_out_of_boards(tmp_path: Path) -> None:
