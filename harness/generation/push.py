@@ -86,6 +86,7 @@ def data_card(manifest: PairSetManifest, name: str) -> str:
         "judge": manifest.judge,
         "pairing": manifest.pairing,
     }
+    model = without_folders(manifest.model.label)
     judge = manifest.judge.get("judge") if isinstance(manifest.judge, dict) else manifest.judge
     lines = [
         "---",
@@ -94,7 +95,7 @@ def data_card(manifest: PairSetManifest, name: str) -> str:
         "",
         f"# {name}",
         "",
-        f"{manifest.pairs:,} preference pairs of answers by `{manifest.model.label}` to {counts.get('prompts', 0):,} prompts, scored by "
+        f"{manifest.pairs:,} preference pairs of answers by `{model}` to {counts.get('prompts', 0):,} prompts, scored by "
         f"the judge `{judge}`. Made by vlm-align-harness (`harness data generate`).",
         "",
         "A judge errs: an answer that is preferred here may be wrong about its picture.",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.files import atomic_path, sha256_json
+from harness.core.outgoing import without_folders
 from harness.generation.pairs import CandidatePair, Judged
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def schema() -> pyarrow.Schema:
 
 
 def row_of(pair: CandidatePair, judge: str, model: str) -> dict[str, Any]:
-    """A pair's row, with the original encoded bytes of the image."""
+    """A pair's row, with the original encoded bytes of the image, and without the folders of this machine: sets are published."""
     prompt, part = pair.prompt, [pair.context] if pair.context else []
     return {
         "id": f"{prompt.id}-{sha256_json([*part, pair.chosen.number, pair.rejected.number])[:6]}",
-        "image": {"bytes": prompt.image.read(), "path": prompt.image.name or None},
+        "image": {"bytes": prompt.image.read(), "path": without_folders(prompt.image.name) or None},
         "question": prompt.text,
         "chosen": pair.chosen.response.text.strip(),
         "rejected": pair.rejected.response.text.strip(),
@@ -59,7 +60,7 @@ def row_of(pair: CandidatePair, judge: str, model: str) -> dict[str, Any]:
         "shared_context": pair.context or None,
         "responses_end": None if pair.whole else False,
         "judge": judge,
-        "model": model,
+        "model": without_folders(model),
         **_side("chosen", pair.chosen),
         **_side("rejected", pair.rejected),
     }

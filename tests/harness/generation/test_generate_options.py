@@ -432,6 +432,14 @@ def test_a_set_with_shards_missing_is_no_data(here: Path, endpoint: ScriptedEndp
     assert run_here(["data", "check", "pairs"])[0] == 0
 
 
+def test_a_set_names_no_folder_of_this_machine(here: Path, endpoint: ScriptedEndpoint) -> None:
+    write_jsonl(here / "prefs.jsonl", [row(1) | {"image": str(here / name_of(1))}])
+    run(endpoint, model="/models/vlm")
+    assert {(row["image"]["path"], row["model"]) for row in rows()} == {(name_of(1), "vlm")}
+    stored = read_manifest(here / "pairs" / "manifest.json", PairSetManifest)
+    assert "/models" not in data_card(stored, "pairs")
+
+
 def test_answers_of_several_models_are_not_paired(here: Path, endpoint: ScriptedEndpoint) -> None:
     run(endpoint, "--limit", "2", output="pairs")
     [log] = Path("pairs").rglob("responses.jsonl")
