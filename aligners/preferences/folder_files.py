@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from aligners.preferences.set_folder import is_set
+from aligners.preferences.set_folder import is_set, listed_files
 from harness.core.errors import BadInputError
 from harness.core.reading import open_binary, read_json
 from harness.core.typed import Fields
@@ -41,7 +41,8 @@ def one_of(words: Sequence[str] = SUFFIXES) -> str:
 def files_of_folder(folder: Path, types: Sequence[str] = SUFFIXES, *, quiet: bool = False) -> list[Path]:
     """The files of a folder that contain the records to train on, sorted; all have one type.
 
-    If file names mark splits, only the training split is used. In a set that a command of ours wrote, only its Parquet files are data.
+    If file names mark splits, only the training split is used. In a set that a command of ours wrote, only the Parquet files that its
+    manifest lists are data.
 
     Args:
         folder: searched with its subfolders, also linked ones.
@@ -49,8 +50,10 @@ def files_of_folder(folder: Path, types: Sequence[str] = SUFFIXES, *, quiet: boo
         quiet: do not log that other splits are not used.
 
     Raises:
-        BadInputError: there are none, or they have several types.
+        BadInputError: there are none, or they have several types; or a set of ours lacks one of its files.
     """
+    if (listed := listed_files(folder)) is not None:
+        return listed
     types = (".parquet",) if is_set(folder) else types
     files = [path for path in _files_below(folder, types) if holds_records(path)]
     if not files:

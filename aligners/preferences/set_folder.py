@@ -10,6 +10,7 @@ A part in progress ends in `.unfinished`. A set without a manifest is refused as
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,12 @@ from typing import Any, TypeVar
 
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
+from harness.core.inside import Folder
 from harness.core.record import Record, check
 from harness.core.removal import REPLACED
+from harness.core.typed import Fields
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Record)
@@ -27,6 +32,8 @@ MANIFEST, CONFIG = "manifest.json", "config.json"
 UNFINISHED = ".unfinished"
 _DETERMINES = frozenset({"kind", "format", "seed", "shards", "part_size"})
 """Keys that identify a set's configuration."""
+_SHARD_MANIFEST = re.compile(r"shard-([0-9]{1,6})-of-([0-9]{1,6})\.json")
+_PART = re.compile(rf"(?:shard-[0-9]+-of-[0-9]+-)?part-[0-9]{{5,}}\.parquet(?:{re.escape(UNFINISHED)})?")
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
 
 
 def join_shards(folder: Path, shard: SetShard, kind: type[M], joined: Callable[[Sequence[M]], dict[str, Any]]) -> M:
-    """Return a shard's manifest; if all shards are done, write the whole set's.
+    """Return a shard's manifest; if all shards of this set are done, write the whole set's.
 
     Args:
         folder: the set's.
@@ -128,9 +135,9 @@ def join_shards(folder: Path, shard: SetShard, kind: type[M], joined: Callable[[
         joined: all shards' manifests -> the keys of the whole set's that replace a shard's.
     """
     manifest = read_manifest(folder / shard.manifest, kind)
-    names = [SetShard(number, shard.count).manifest for number in range(1, shard.count + 1)]
-    if shard.count > 1 and all((folder / name).exists() for name in names) and not (folder / MANIFEST).exists():
-        shards = [read_manifest(folder / name, kind) for name in names]
+    done = done_shards(folder)
+    if shard.count > 1 and len(done) == shard.count and not (folder / MANIFEST).exists():
+        shards = [read_manifest(path, kind) for path in done]
         shared = {name: value for name, value in manifest.written().items() if name != "shard"}
         write_json(folder / MANIFEST, check(kind, shared | joined(shards), "manifest", folder / MANIFEST).written())
     return manifest
@@ -143,6 +150,62 @@ def read_manifest(path: Path, kind: type[M]) -> M:
         BadInputError: it cannot be read or used.
     """
     return check(kind, read_json(path, "manifest"), "manifest", path)
+
+
+def done_shards(folder: Path) -> list[Path]:
+    """The manifests of the shards that are done, in the order of the examples; none of a set that is not written in shards.
+
+    A manifest counts only with the configuration of the folder's set: those of a set that was replaced may still be there.
+    """
+    config = _config_of(folder)
+    if config is None:
+        return []
+    paths = sorted(folder.glob("shard-*-of-*.json"))
+    return [path for path in paths if _is_shard(path.name, config["shards"]) and _has_configuration(path, config)]
+
+
+def _is_shard(name: str, count: Any) -> bool:
+    match = _SHARD_MANIFEST.fullmatch(name)
+    return match is not None and int(match[2]) == count and SetShard(int(match[1]), count).manifest == name
+
+
+def _has_configuration(manifest: Path, config: Mapping[str, Any]) -> bool:
+    written = read_json(manifest, "manifest")
+    return isinstance(written, dict) and all(written.get(key) == value for key, value in config.items())
+
+
+def parts_and_manifests(folder: Path) -> list[Path]:
+    """The manifests and the parts that a folder has, finished or not, of whatever number of shards; the manifests first."""
+    names = sorted(path.name for path in folder.iterdir())
+    manifests = [name for name in names if name == MANIFEST or _SHARD_MANIFEST.fullmatch(name)]
+    return [folder / name for name in [*manifests, *(name for name in names if _PART.fullmatch(name))]]
+
+
+def listed_files(folder: Path) -> list[Path] | None:
+    """The Parquet files of a complete set of ours, as its manifest lists them; None of any other folder, or if it lists none.
+
+    Raises:
+        BadInputError: the manifest cannot be read, or a file that it lists is missing or outside of the folder.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.exists() or not is_set(folder):
+        return None
+    fields = Fields(read_json(manifest, "manifest"), str(manifest), "manifest")
+    if not fields.has("files"):
+        return None
+    inside = Folder(folder)
+    files = [inside.path(entry.text("name"), str(manifest), "file") for entry in fields.records("files")]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise BadInputError(
+            f"{len(missing)} of the set's {len(files)} files are missing, the first: {missing[0]}",
+            where=str(folder),
+            remedy="copy the whole folder again, or remove its manifest.json and run the command that wrote the set again",
+        )
+    if others := sorted({path.name for path in folder.glob("*.parquet")} - {file.name for file in files}):
+        logger.warning(
+            f"{folder}: {len(others)} Parquet files are not in the set's manifest, and not read: {others[0]}"
+        )
+    return sorted(files)
 
 
 def is_set(folder: Path) -> bool:
@@ -167,8 +230,7 @@ def refuse_incomplete(folder: Path) -> None:
     """
     if (folder / MANIFEST).exists() or (value := _config_of(folder)) is None:
         return
-    done = len(list(folder.glob("shard-*-of-*.json")))
-    shards = f"; {done} of {value['shards']} shards are done" if value["shards"] != 1 else ""
+    shards = f"; {len(done_shards(folder))} of {value['shards']} shards are done" if value["shards"] != 1 else ""
     raise BadInputError(
         f"this set is not complete{shards}",
         where=str(folder),

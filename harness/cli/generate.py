@@ -96,7 +96,10 @@ def generate(
     image_root: ImageRoot = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace a set with other settings; answers to the same requests are kept."),
+        typer.Option(
+            "--overwrite",
+            help="Replace a whole set with other settings, not one shard of it; answers to the same requests are kept.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be asked, and what it costs; ask and write nothing.")

@@ -74,8 +74,8 @@ def generate(request: GenerateRequest) -> PairSetManifest:
     what = "this set" + (f"'s shard {shard.number}" if shard.name else "")
     with writing(request.output / f".{shard.name or 'set'}.lock", what, request.output):
         config = _config(request, prompts)
-        if (kept := _kept(request, config)) is not None:
-            return kept
+        if _is_done(request, config):
+            return read_manifest(request.output / shard.manifest, PairSetManifest)
         write_json(request.output / CONFIG, config.written())
         started = time.perf_counter()
         kind = SentenceWork if request.judge.sentences else Work
@@ -90,12 +90,41 @@ def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt]
     """The shard's prompts, those of the whole set, and what was left out of it.
 
     Raises:
-        BadInputError: the prompts cannot be read, judge and model do not fit each other, or the set of --answers-of has no answers.
+        BadInputError: the prompts cannot be read, judge, model and options do not fit each other, or the set of --answers-of has no
+            answers.
+    """
+    _check_options(request)
+    every = read_prompts(
+        request.prompts,
+        limit=request.limit,
+        seed=request.sampler.seed,
+        allow_download=request.allow_download,
+        options=request.options,
+    )
+    prompts, left_out = _without_held_out(every, request.held_out)
+    mine = request.shard.of(prompts)
+    if not mine:
+        raise BadInputError(f"{len(prompts)} prompts are fewer than {request.shard.count} shards")
+    return mine, prompts, left_out
+
+
+def _check_options(request: GenerateRequest) -> None:
+    """Refuse options that do not fit each other, before the prompts are read.
+
+    Raises:
+        BadInputError: see `prompts_of`.
     """
     if request.sampler.sample.samples < 2 and not request.judge.makes_partners:
         raise BadInputError(
             f"the judge '{request.judge.name}' compares a prompt's answers, and one is not enough",
             remedy="sample.samples must be at least 2: --samples 10",
+        )
+    if request.overwrite and request.shard.count > 1:
+        takes = "" if request.judge.sentences else f" --answers-of {request.output}"
+        raise BadInputError(
+            "--overwrite cannot replace one shard of a set, because the other shards have the old settings",
+            where=str(request.output),
+            remedy=f"write all shards to another folder: -o NEW{takes}",
         )
     if request.kept is not None and request.judge.sentences:
         raise BadInputError(
@@ -114,18 +143,6 @@ def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt]
                 f"--ray samples whole answers only, and the judge '{request.judge.name}' lets the model continue answers",
                 remedy="leave out --ray, and use --shard I/N in several jobs",
             )
-    every = read_prompts(
-        request.prompts,
-        limit=request.limit,
-        seed=request.sampler.seed,
-        allow_download=request.allow_download,
-        options=request.options,
-    )
-    prompts, left_out = _without_held_out(every, request.held_out)
-    mine = request.shard.of(prompts)
-    if not mine:
-        raise BadInputError(f"{len(prompts)} prompts are fewer than {request.shard.count} shards")
-    return mine, prompts, left_out
 
 
 def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) -> tuple[list[Prompt], LeftOut]:
@@ -175,8 +192,8 @@ def _fingerprint(request: GenerateRequest, prompts: Sequence[Prompt]) -> str:
     return sha256_json(contents)
 
 
-def _kept(request: GenerateRequest, config: PairSetConfig) -> PairSetManifest | None:
-    """The manifest if the set is complete; else None.
+def _is_done(request: GenerateRequest, config: PairSetConfig) -> bool:
+    """Whether the shard has its manifest.
 
     Raises:
         BadInputError: the folder contains other files, or a set with other settings that must not be replaced.
@@ -189,13 +206,13 @@ def _kept(request: GenerateRequest, config: PairSetConfig) -> PairSetManifest | 
         same_set(folder, config.written(), "set of pairs", beside=[CANDIDATES])
         changed = []
     if changed or not (folder / request.shard.manifest).exists():
-        return None
-    kept = read_manifest(folder / request.shard.manifest, PairSetManifest)
-    stored = kept.written()
+        return False
+    stored = read_manifest(folder / request.shard.manifest, PairSetManifest).written()
     if any(stored.get(key) != value for key, value in json.loads(json.dumps(config.written())).items()):
-        return None  # --overwrite was interrupted: the manifest belongs to the set that was to be replaced
-    logger.info(f"the set is complete: {folder}")
-    return kept
+        return False  # --overwrite was interrupted: the manifest belongs to the set that was to be replaced
+    what = f"shard {request.shard.number} of the set" if request.shard.name else "the set"
+    logger.info(f"{what} is complete: {folder}")
+    return True
 
 
 def _balances(manifest: PairSetManifest) -> list[LengthBalance]:

@@ -13,7 +13,7 @@ from typing import Any
 from aligners.preferences.extras import turns_of_column
 from aligners.preferences.options import DataOptions
 from aligners.preferences.read import read_preferences
-from aligners.preferences.set_folder import kind_of, refuse_incomplete
+from aligners.preferences.set_folder import kind_of, listed_files, refuse_incomplete
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path
 from harness.core.pages import render
@@ -43,7 +43,7 @@ def preview_pairs(folder: Path, output: Path, count: int, seed: int = 0) -> int:
 
     _refuse_other_types(output)
     refuse_incomplete(folder)
-    files = [pq.ParquetFile(path) for path in sorted(folder.glob("*.parquet"))]
+    files = [pq.ParquetFile(path) for path in listed_files(folder) or ()]
     total = sum(file.metadata.num_rows for file in files)
     chosen = set(random.Random(seed).sample(range(total), min(count, total)))
     cards, number = [], 0

@@ -8,7 +8,14 @@ from typing import Any
 
 import yaml
 
-from aligners.preferences.set_folder import MANIFEST, read_manifest, refuse_incomplete
+from aligners.preferences.set_folder import (
+    CONFIG,
+    MANIFEST,
+    done_shards,
+    listed_files,
+    read_manifest,
+    refuse_incomplete,
+)
 from harness.checkpoints.push import PushRequest, check_name, sent
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
@@ -56,9 +63,9 @@ def push_pairs(request: PushRequest, *, dry_run: bool = False) -> dict[str, Any]
     api = HfApi(library_name="vlm-align-harness", library_version=VERSION)
     with tempfile.TemporaryDirectory(prefix="harness-push-") as name:
         folder = Path(name)
-        for path in sorted(source.glob("*.parquet")):
+        for path in listed_files(source) or ():
             (folder / path.name).symlink_to(path.resolve())
-        for path in sorted(source.glob("*.json")):
+        for path in (source / CONFIG, source / MANIFEST, *done_shards(source)):
             write_json(folder / path.name, without_folders(read_json(path, "file of the set")))
         (folder / "README.md").write_text(data_card(manifest, source.resolve().name), encoding="utf-8")
         record = sent(api, request, folder, "dataset", dry_run)

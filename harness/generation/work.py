@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from aligners.preferences import DataOptions
 from aligners.preferences.overlap import EvaluationSet
-from aligners.preferences.set_folder import CONFIG, MANIFEST, UNFINISHED, SetShard
+from aligners.preferences.set_folder import CONFIG, MANIFEST, UNFINISHED, SetShard, parts_and_manifests
 from harness.core.disk import make_folder
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
@@ -270,10 +270,17 @@ class Work:
             count = write_part(path.with_name(path.name + UNFINISHED), rows)
             files.append({"name": path.name, "rows": count})
         names = [str(file["name"]) for file in files]
-        for name in (MANIFEST, self.request.shard.manifest):
-            remove(folder / name, within=folder)
-        for old in folder.glob(f"{self.stem}-*.parquet"):
-            remove(old, within=folder)
+        self._remove_replaced({f"{name}{UNFINISHED}" for name in names})
         for name in names:
             move(folder / f"{name}{UNFINISHED}", folder / name, within=folder)
         return files
+
+    def _remove_replaced(self, new: Collection[str]) -> None:
+        """Remove the manifests and parts that the new parts replace: this shard's, or all if the set is written as a whole, because the
+        one before may have had shards."""
+        folder, shard = self.request.output, self.request.shard
+        mine = (MANIFEST, shard.manifest)
+        for old in parts_and_manifests(folder):
+            replaced = shard.count == 1 or old.name in mine or old.name.startswith(f"{self.stem}-")
+            if replaced and old.name not in new:
+                remove(old, within=folder)

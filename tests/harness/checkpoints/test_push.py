@@ -220,6 +220,9 @@ def test_pairs_go_up_as_a_data_set_with_a_card(server: HubServer, tmp_path: Path
         ]
         made = harness(server, tmp_path, "data", "generate", "vlm", *task, OPENAI_API_KEY="sk-test")
         assert made.returncode == 0, made.stderr
+    # Of a set that was replaced: earlier versions left such files.
+    for name in ("shard-1-of-2-part-00000.parquet", "shard-1-of-2.json"):
+        (tmp_path / "pairs" / name).write_text("{}")
     listed = harness(server, tmp_path, "push", "pairs", "team/pairs", "--dataset", "--dry-run", token=None)
     assert listed.returncode == 0 and not server.stored and "datasets/team/pairs" in listed.stdout, listed.stderr
     done = harness(server, tmp_path, "push", "pairs", "team/pairs", "--dataset")
