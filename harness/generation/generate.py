@@ -74,15 +74,15 @@ def generate(request: GenerateRequest) -> PairSetManifest:
     what = "this set" + (f"'s shard {shard.number}" if shard.name else "")
     with writing(request.output / f".{shard.name or 'set'}.lock", what, request.output):
         config = _config(request, prompts)
-        if _is_done(request, config):
-            return read_manifest(request.output / shard.manifest, PairSetManifest)
-        write_json(request.output / CONFIG, config.written())
-        started = time.perf_counter()
-        kind = SentenceWork if request.judge.sentences else Work
-        result = kind(request, config, mine).run()
-        seconds = round(time.perf_counter() - started, 1)
-        manifest = PairSetManifest(**config.written(), **result, **asdict(left_out), seconds=seconds)
-        write_json(request.output / shard.manifest, manifest.written())
+        if not _is_done(request, config):
+            write_json(request.output / CONFIG, config.written())
+            started = time.perf_counter()
+            kind = SentenceWork if request.judge.sentences else Work
+            result = kind(request, config, mine).run()
+            seconds = round(time.perf_counter() - started, 1)
+            manifest = PairSetManifest(**config.written(), **result, **asdict(left_out), seconds=seconds)
+            write_json(request.output / shard.manifest, manifest.written())
+        # A shard that is done may have been killed before it wrote the manifest of the whole set.
         return join_shards(request.output, shard, PairSetManifest, _joined)
 
 
