@@ -15,6 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from aligners.preferences.overlap import EvaluationSet, overlaps
@@ -29,6 +31,7 @@ from harness.core.disk import make_folder
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json, write_json
 from harness.core.locks import writing
+from harness.evaluation.responses import one_model
 from harness.generation.kept_answers import CANDIDATES
 from harness.generation.prompts import read_prompts
 from harness.generation.records import LengthBalance, PairSetConfig, PairSetManifest, Prompts, SampledModel
@@ -83,7 +86,7 @@ def generate(request: GenerateRequest) -> PairSetManifest:
             manifest = PairSetManifest(**config.written(), **result, **asdict(left_out), seconds=seconds)
             write_json(request.output / shard.manifest, manifest.written())
         # A shard that is done may have been killed before it wrote the manifest of the whole set.
-        return join_shards(request.output, shard, PairSetManifest, _joined)
+        return join_shards(request.output, shard, PairSetManifest, partial(_joined, request.output))
 
 
 def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt], LeftOut]:
@@ -221,13 +224,25 @@ def _balances(manifest: PairSetManifest) -> list[LengthBalance]:
     return balance if isinstance(balance, list) else [balance]
 
 
-def _joined(shards: Sequence[PairSetManifest]) -> dict[str, Any]:
-    """The keys of the whole set's manifest that replace a shard's."""
+def _joined(folder: Path, shards: Sequence[PairSetManifest]) -> dict[str, Any]:
+    """The keys of the whole set's manifest that replace a shard's.
+
+    Raises:
+        HarnessError: an endpoint answered the shards with several models.
+    """
+    answered = one_model(
+        (shard.answered_by for shard in shards),
+        shards[0].model.label,
+        "the shards",
+        folder,
+        "into another folder with -o",
+    )
     counts, unjudged = Counter[str](), Counter[str]()
     for one in shards:
         counts.update(one.counts)
         unjudged.update(one.not_judged)
     return {
+        "answered_by": answered,
         "pairs": sum(one.pairs for one in shards),
         "counts": dict(counts),
         "not_judged": dict(unjudged.most_common(REASONS)),

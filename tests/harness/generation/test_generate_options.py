@@ -481,6 +481,16 @@ def test_only_the_files_of_the_manifest_are_the_set(
     assert ended == 2 and "1 of the set's 1 files are missing" in said
 
 
+def test_shards_answered_by_several_models_are_not_joined(here: Path, endpoint: ScriptedEndpoint) -> None:
+    plain = ("--set", "pair.length_balance=false")
+    run(endpoint, "--shard", "1/2", *plain)
+    first = Path("pairs/shard-1-of-2.json")
+    first.write_text(json.dumps(json.loads(first.read_text()) | {"answered_by": "vlm-2025"}))
+    for _ in range(2):
+        said = run(endpoint, "--shard", "2/2", *plain, code=1)
+        assert "several models behind the name 'vlm'" in said and not Path("pairs/manifest.json").exists()
+
+
 def test_a_set_names_no_folder_of_this_machine(here: Path, endpoint: ScriptedEndpoint) -> None:
     write_jsonl(here / "prefs.jsonl", [row(1) | {"image": str(here / name_of(1))}])
     run(endpoint, model="/models/vlm")
