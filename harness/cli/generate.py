@@ -109,15 +109,14 @@ def generate(
 ) -> None:
     """Make preference pairs from a model's own answers: sample several, let a judge score them, pair better with worse."""
     from aligners.preferences.options import DataOptions
-    from aligners.preferences.overlap import evaluation_sets
     from aligners.preferences.set_folder import SetShard
     from harness.core import registry
     from harness.core.config import merged, overrides, parse
     from harness.core.errors import BadInputError
-    from harness.core.paths import cache_folder
     from harness.core.ray_data import check_ray
     from harness.generation.candidates import CandidateSampler
     from harness.generation.generate import generate as run
+    from harness.generation.held_out import held_out_sets
     from harness.generation.plan import plan_generation
     from harness.generation.settings import PairSettings, SampleSettings
     from harness.generation.work import GenerateRequest
@@ -154,7 +153,7 @@ def generate(
         part_size=part_size,
         allow_download=allow_download,
         options=DataOptions.parse(columns, image_root),
-        held_out=evaluation_sets(held_out or cache_folder() / "benchmarks"),
+        held_out=held_out_sets(held_out),
         overwrite=overwrite,
         ray=ray,
         answers_of=answers_of,

@@ -14,12 +14,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aligners.preferences.overlap import EvaluationSet, overlaps
 from aligners.preferences.set_folder import (
     CONFIG,
     changed_keys,
@@ -32,6 +31,7 @@ from harness.core.errors import BadInputError
 from harness.core.files import sha256_json, write_json
 from harness.core.locks import writing
 from harness.evaluation.responses import one_model
+from harness.generation.held_out import LeftOut, without_held_out
 from harness.generation.kept_answers import CANDIDATES
 from harness.generation.prompts import read_prompts
 from harness.generation.records import LengthBalance, PairSetConfig, PairSetManifest, Prompts, SampledModel
@@ -45,19 +45,6 @@ from harness.runs.targets import BASE, base_run_name
 logger = logging.getLogger(__name__)
 
 KIND = "preference_pairs"
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """What was left out because evaluation suites ask about it, by suite.
-
-    Attributes:
-        held_out: number of different images.
-        held_out_prompts: number of prompts about them.
-    """
-
-    held_out: dict[str, int] = field(default_factory=dict)
-    held_out_prompts: dict[str, int] = field(default_factory=dict)
 
 
 def generate(request: GenerateRequest) -> PairSetManifest:
@@ -104,7 +91,7 @@ def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt]
         allow_download=request.allow_download,
         options=request.options,
     )
-    prompts, left_out = _without_held_out(every, request.held_out)
+    prompts, left_out = without_held_out(every, request.held_out)
     mine = request.shard.of(prompts)
     if not mine:
         raise BadInputError(f"{len(prompts)} prompts are fewer than {request.shard.count} shards")
@@ -146,20 +133,6 @@ def _check_options(request: GenerateRequest) -> None:
                 f"--ray samples whole answers only, and the judge '{request.judge.name}' lets the model continue answers",
                 remedy="leave out --ray, and use --shard I/N in several jobs",
             )
-
-
-def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) -> tuple[list[Prompt], LeftOut]:
-    """The prompts whose images no evaluation suite asks about, and what was left out."""
-    if not held_out:
-        return prompts, LeftOut()
-    compared = overlaps({prompt.id: prompt.image for prompt in prompts}, held_out)
-    shared = {name for overlap in compared for name in overlap.all}
-    if len(shared) == len(prompts):
-        raise BadInputError("all images are images of the evaluation suites", remedy="take other --prompts")
-    return [prompt for prompt in prompts if prompt.id not in shared], LeftOut(
-        {overlap.suite: len(overlap.distinct(overlap.all)) for overlap in compared if overlap.all},
-        {overlap.suite: len(overlap.all) for overlap in compared if overlap.all},
-    )
 
 
 def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> PairSetConfig:

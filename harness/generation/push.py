@@ -126,5 +126,6 @@ def data_card(manifest: PairSetManifest, name: str) -> str:
         *(f"- {reason}: {count:,}" for reason, count in counts.items()),
         *(f"- not judged: {count:,} times: {reason}" for reason, count in manifest.not_judged.items()),
         *(f"- left out: {line}" for line in manifest.left_out()),
+        *([f"- images compared with those of: {', '.join(manifest.compared_with)}"] if manifest.compared_with else []),
     ]
     return "\n".join(lines) + "\n"

@@ -103,6 +103,10 @@ class PairSetManifest(PairSetConfig):
     held_out_prompts: dict[str, Whole] = Field(
         default_factory=dict, description="suite -> prompts left out; earlier versions did not write it"
     )
+    compared_with: list[str] = Field(
+        default_factory=list,
+        description="suites whose images were compared with the prompts'; earlier versions did not write it",
+    )
     seconds: float = Field(description="that it took")
 
     def left_out(self) -> list[str]:

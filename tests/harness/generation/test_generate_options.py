@@ -202,6 +202,15 @@ def test_prompts_of_preference_data(here: Path, endpoint: ScriptedEndpoint, serv
     assert run(endpoint, "--allow-download", prompts="remote.jsonl", output="remote")["pairs"] > 0
 
 
+def test_a_folder_of_held_out_images_must_have_a_suite(
+    here: Path, endpoint: ScriptedEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "there is no folder 'typo'" in run(endpoint, "--held-out", "typo", code=2)
+    (here / "empty").mkdir()
+    assert "no suite's questions" in run(endpoint, "--held-out", "empty", code=2) and not endpoint.asked
+    assert run(endpoint, "--dry-run")["prompts"] == 4 and "no evaluation suite; not here: " in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.claims("data generate --held-out")
 def test_images_of_evaluation_suites_are_left_out(here: Path, endpoint: ScriptedEndpoint) -> None:
@@ -216,8 +225,10 @@ def test_images_of_evaluation_suites_are_left_out(here: Path, endpoint: Scripted
     manifest = run(endpoint, "--held-out", "data")
     assert manifest["counts"]["prompts"] == 3 and set(manifest["held_out"].values()) == {1}
     assert manifest["held_out_prompts"] == dict.fromkeys(manifest["held_out"], 2)
+    assert {*manifest["held_out"]} <= {*manifest["compared_with"]}
     suite, stored = next(iter(manifest["held_out"])), read_manifest(here / "pairs" / "manifest.json", PairSetManifest)
     assert f"- left out: 1 images that {suite} asks about, with 2 prompts\n" in data_card(stored, "pairs")
+    assert f"- images compared with those of: {', '.join(stored.compared_with)}\n" in data_card(stored, "pairs")
     earlier = stored.model_copy(update={"held_out": {suite: 2}, "held_out_prompts": {}})  # earlier sets counted prompts
     assert f"- left out: 2 prompts about images that {suite} asks about\n" in data_card(earlier, "pairs")
     digest = hashlib.sha256(picture.read_bytes()).hexdigest()
