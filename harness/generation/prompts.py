@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aligners.preferences import DataOptions
+from aligners.preferences.folder_files import holds_records, type_of
 from aligners.preferences.formats import BadRecordError
 from aligners.preferences.read import read_preferences
 from aligners.preferences.records import without_placeholder
@@ -72,9 +73,9 @@ def read_prompts(
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The images directly in a folder without data files."""
+    """The images directly in a folder without data files; those of an image folder belong to the records of its metadata."""
     files = [path for path in folder.iterdir() if path.is_file()]
-    if any(path.suffix.lower() in (".parquet", ".jsonl", ".arrow") for path in files):
+    if any(type_of(path.name) and holds_records(path) for path in files):
         return []
     return sorted(path for path in files if path.suffix.lower() in _PICTURES)
 

@@ -19,7 +19,7 @@ from harness.core.files import write_json, write_jsonl
 from harness.generation.chair import ChairJudge, ChairSettings
 from harness.generation.claims import ClaimsJudge, ClaimsSettings
 from harness.generation.detectors import DetectorsJudge, DetectorsSettings
-from harness.generation.prompts import read_prompts
+from harness.generation.prompts import QUESTIONS, read_prompts
 from harness.generation.push import data_card
 from harness.generation.records import PairSetManifest
 from harness.generation.table import schema
@@ -186,6 +186,23 @@ def test_a_reference_answer_is_kept_with_the_pairs(here: Path, endpoint: Scripte
         "Is it red?": "It is.",
         "Is it green?": "",
     }
+
+
+def test_a_folder_of_images_with_records_is_asked_their_questions(here: Path) -> None:
+    (here / "folder").mkdir()
+    picture = (here / name_of(1)).rename(here / "folder" / "one.png")
+    record = {"file_name": picture.name, "prompt": QUESTION, "chosen": "A", "rejected": "B"}
+    metadata = {
+        "metadata.csv": f"{','.join(record)}\n{','.join(record.values())}\n",
+        "metadata.json": json.dumps([record]),
+        "metadata.JSONL": json.dumps(record),
+    }
+    for name, text in metadata.items():
+        (here / "folder" / name).write_text(text)
+        assert [prompt.text for prompt in read_prompts("folder")] == [QUESTION], name
+        (here / "folder" / name).unlink()
+    (here / "folder" / "dataset_info.json").write_text('{"description": "no records"}')
+    assert [prompt.text in QUESTIONS for prompt in read_prompts("folder")] == [True]
 
 
 @pytest.mark.claims("data generate --columns", "data generate --image-root", "data generate --allow-download")
