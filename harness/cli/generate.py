@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.align import OnError
 from harness.cli.data import data_app
 from harness.cli.options import Columns, ImageRoot, Json, Results, Settings, emit
 from harness.core.terminal import say
@@ -92,6 +93,9 @@ def generate(
     allow_download: Annotated[
         bool, typer.Option("--allow-download", help="Download images that preference data gives by URL.")
     ] = False,
+    on_error: Annotated[
+        OnError, typer.Option("--on-error", help="On an invalid record of the prompts: stop, or skip and count it.")
+    ] = OnError.fail,
     columns: Columns = None,
     image_root: ImageRoot = None,
     overwrite: Annotated[
@@ -157,6 +161,7 @@ def generate(
         overwrite=overwrite,
         ray=ray,
         answers_of=answers_of,
+        on_error=on_error.value,
     )
     if dry_run:
         plan = plan_generation(request)
@@ -222,5 +227,7 @@ def _show(manifest: PairSetManifest, output: Path, model: str) -> None:
         )
     for line in manifest.left_out():
         say(f"left out: {line}")
+    if manifest.invalid_records:
+        say(f"left out: {manifest.invalid_records:,} invalid records of the prompts")
     say(f"preview: harness data preview {output}")
     say(f"next: harness align --method METHOD --model {model} --data {output}")

@@ -57,7 +57,7 @@ def generate(request: GenerateRequest) -> PairSetManifest:
         BadInputError: prompts, judge or folder are unusable, raised before anything is generated; or another process works on this shard.
         HarnessError: the model or the judge cannot be reached (answers so far are kept), or no pair could be made.
     """
-    mine, prompts, left_out = prompts_of(request)
+    mine, prompts, left_out, invalid = prompts_of(request)
     shard = request.shard
     request.judge.check(mine)
     make_folder(request.output)
@@ -70,32 +70,35 @@ def generate(request: GenerateRequest) -> PairSetManifest:
             kind = SentenceWork if request.judge.sentences else Work
             result = kind(request, config, mine).run()
             seconds = round(time.perf_counter() - started, 1)
-            manifest = PairSetManifest(**config.written(), **result, **asdict(left_out), seconds=seconds)
+            manifest = PairSetManifest(
+                **config.written(), **result, **asdict(left_out), invalid_records=invalid, seconds=seconds
+            )
             write_json(request.output / shard.manifest, manifest.written())
         # A shard that is done may have been killed before it wrote the manifest of the whole set.
         return join_shards(request.output, shard, PairSetManifest, partial(_joined, request.output))
 
 
-def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt], LeftOut]:
-    """The shard's prompts, those of the whole set, and what was left out of it.
+def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt], LeftOut, int]:
+    """The shard's prompts, those of the whole set, what was left out of it for evaluation suites, and the number of invalid records.
 
     Raises:
         BadInputError: the prompts cannot be read, judge, model and options do not fit each other, or the set of --answers-of has no
             answers.
     """
     _check_options(request)
-    every = read_prompts(
+    read = read_prompts(
         request.prompts,
         limit=request.limit,
         seed=request.sampler.seed,
         allow_download=request.allow_download,
         options=request.options,
+        on_error=request.on_error,
     )
-    prompts, left_out = without_held_out(every, request.held_out)
+    prompts, left_out = without_held_out(read.prompts, request.held_out)
     mine = request.shard.of(prompts)
     if not mine:
         raise BadInputError(f"{len(prompts)} prompts are fewer than {request.shard.count} shards")
-    return mine, prompts, left_out
+    return mine, prompts, left_out, len(read.dropped)
 
 
 def _check_options(request: GenerateRequest) -> None:

@@ -47,7 +47,7 @@ def plan_generation(request: GenerateRequest) -> dict[str, Any]:
     Raises:
         BadInputError: prompts or settings are unusable.
     """
-    mine, _, left_out = prompts_of(request)
+    mine, _, left_out, invalid = prompts_of(request)
     sampler, limit = request.sampler, request.sampler.sample.max_new_tokens
     lengths = None if sampler.target.remote else PromptLengths(load_processor(sampler.target.base))
     answers = kept = prompt_tokens = 0
@@ -73,6 +73,7 @@ def plan_generation(request: GenerateRequest) -> dict[str, Any]:
     estimate, missing = request.judge.estimate(candidates), answers - kept
     return {
         "prompts": len(mine),
+        "invalid_records": invalid,
         "held_out": left_out.held_out,
         "held_out_prompts": left_out.held_out_prompts,
         "answers": answers,

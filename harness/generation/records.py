@@ -107,6 +107,9 @@ class PairSetManifest(PairSetConfig):
         default_factory=list,
         description="suites whose images were compared with the prompts'; earlier versions did not write it",
     )
+    invalid_records: Whole = Field(
+        0, description="records of the prompts that were skipped (--on-error skip); earlier versions did not write it"
+    )
     seconds: float = Field(description="that it took")
 
     def left_out(self) -> list[str]:

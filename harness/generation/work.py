@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aligners.preferences import DataOptions
 from aligners.preferences.overlap import EvaluationSet
@@ -50,6 +50,7 @@ class GenerateRequest:
         part_size: prompts per part.
         allow_download: see `read_prompts`.
         options: see `read_prompts`.
+        on_error: see `read_prompts`.
         held_out: suites whose images are left out of the prompts.
         overwrite: a set with other settings in the folder is replaced when this one is complete.
         ray: number of Ray Data workers that sample the answers; None: this process samples them.
@@ -71,6 +72,7 @@ class GenerateRequest:
     overwrite: bool = False
     ray: int | None = None
     answers_of: Path | None = None
+    on_error: Literal["fail", "skip"] = "fail"
 
     @functools.cached_property
     def kept(self) -> KeptAnswers | None:

@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from aligners.preferences import DataOptions
 from aligners.preferences.formats.base import COMMON, GENERATED
 from aligners.preferences.read import read_preferences
 from aligners.preferences.set_folder import read_manifest
+from harness.core.errors import BadInputError
 from harness.core.files import write_json, write_jsonl
 from harness.generation.chair import ChairJudge, ChairSettings
 from harness.generation.claims import ClaimsJudge, ClaimsSettings
@@ -182,7 +184,7 @@ def test_a_reference_answer_is_kept_with_the_pairs(here: Path, endpoint: Scripte
     write_jsonl(Path("standard.jsonl"), [row(1), row(2) | {"standard_response": "A dog and a cat."}])
     run(endpoint, prompts="standard.jsonl", output="of-data")
     assert {one["standard_response"] for one in rows("of-data")} == {"A", "A dog and a cat."}
-    assert {one.text: one.reference for one in read_prompts("asked.jsonl")} == {
+    assert {one.text: one.reference for one in read_prompts("asked.jsonl").prompts} == {
         "Is it red?": "It is.",
         "Is it green?": "",
     }
@@ -199,10 +201,53 @@ def test_a_folder_of_images_with_records_is_asked_their_questions(here: Path) ->
     }
     for name, text in metadata.items():
         (here / "folder" / name).write_text(text)
-        assert [prompt.text for prompt in read_prompts("folder")] == [QUESTION], name
+        assert [prompt.text for prompt in read_prompts("folder").prompts] == [QUESTION], name
         (here / "folder" / name).unlink()
     (here / "folder" / "dataset_info.json").write_text('{"description": "no records"}')
-    assert [prompt.text in QUESTIONS for prompt in read_prompts("folder")] == [True]
+    assert [prompt.text in QUESTIONS for prompt in read_prompts("folder").prompts] == [True]
+    with pytest.raises(BadInputError, match="no effect on a folder of images"):
+        read_prompts("folder", options=DataOptions({"prompt": "query"}))
+
+
+def test_options_of_a_file_of_prompts(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Columns get their names before a file is taken for prompts or for preference data, and images may lie elsewhere."""
+    (here / "elsewhere").mkdir()
+    (here / name_of(1)).rename(here / "elsewhere" / "1.png")
+    bare = {"picture": "1.png", "query_": QUESTION, "reference": "A dog."}
+    options = DataOptions({"image": "picture", "prompt": "query_"}, Path("elsewhere"))
+    write_jsonl(Path("asked.jsonl"), [bare | {"note": "mine"}])
+    [prompt] = read_prompts("asked.jsonl", options=options).prompts
+    assert (prompt.text, prompt.reference, prompt.image.name) == (QUESTION, "A dog.", "1.png")
+    assert "the column 'note' is not used (1 of 1 records have it)" in caplog.text
+    with pytest.raises(BadInputError, match="there is no column 'pictures'"):
+        read_prompts("asked.jsonl", options=DataOptions({"image": "pictures"}, Path("elsewhere")))
+    paired = DataOptions({**options.columns, "chosen": "good", "rejected": "bad"}, Path("elsewhere"))
+    write_jsonl(Path("asked.jsonl"), [bare | {"good": "A dog.", "bad": "A cat."}])
+    assert [prompt.reference for prompt in read_prompts("asked.jsonl", options=paired).prompts] == ["A dog."]
+    for turns in (
+        {"system": "Be brief."},
+        {"history": [["Is it red?", "Yes."]]},
+        {"earlier_turns": [{"role": "user"}]},
+    ):
+        write_jsonl(Path("asked.jsonl"), [bare | turns])
+        with pytest.raises(BadInputError, match=f"turns before the prompt \\('{next(iter(turns))}'\\)"):
+            read_prompts("asked.jsonl", options=options)
+
+
+@pytest.mark.claims("data generate --on-error")
+def test_invalid_records_are_skipped_and_counted(here: Path, endpoint: ScriptedEndpoint) -> None:
+    write_jsonl(here / "prefs.jsonl", [row(1), row(2) | {"image": "none.png"}, row(3)])
+    assert "--on-error skip" in run(endpoint, code=2) and not Path("pairs").exists()
+    manifest = run(endpoint, "--on-error", "skip")
+    assert (manifest["invalid_records"], manifest["counts"]["prompts"]) == (1, 2)
+    asked = [{"image": name_of(1), "prompt": QUESTION}, {"image": "none.png", "prompt": QUESTION}]
+    lines = [*map(json.dumps, asked), "{", json.dumps({"image": name_of(2), "prompt": "<image> <image>"})]
+    Path("asked.jsonl").write_text("\n".join(lines))
+    read = read_prompts("asked.jsonl", on_error="skip")
+    assert len(read.prompts) == 1 and [one.where for one in read.dropped] == [f"asked.jsonl:{n}" for n in (2, 3, 4)]
+    with pytest.raises(BadInputError, match="--on-error skip") as raised:
+        read_prompts("asked.jsonl")
+    assert raised.value.where == "asked.jsonl:2"
 
 
 @pytest.mark.claims("data generate --columns", "data generate --image-root", "data generate --allow-download")
