@@ -211,6 +211,9 @@ def _show_plan(plan: dict[str, Any]) -> None:
 
 
 def _show(manifest: PairSetManifest, output: Path, model: str) -> None:
+    """Print what was made, and the next command."""
+    from aligners.preferences.set_folder import MANIFEST, done_shards
+
     counts, balance = manifest.counts, manifest.length_balance
     say(f"{manifest.pairs:,} pairs of {counts['prompts']:,} prompts in {output}")
     reasons = ("could not be answered", "refused", "empty", "cut off", "not judged", "repeated")
@@ -229,5 +232,8 @@ def _show(manifest: PairSetManifest, output: Path, model: str) -> None:
         say(f"left out: {line}")
     if manifest.invalid_records:
         say(f"left out: {manifest.invalid_records:,} invalid records of the prompts")
+    if not (output / MANIFEST).exists():
+        say(f"{len(done_shards(output))} of {manifest.shards} shards are done")
+        return
     say(f"preview: harness data preview {output}")
     say(f"next: harness align --method METHOD --model {model} --data {output}")

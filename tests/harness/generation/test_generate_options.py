@@ -273,6 +273,13 @@ def test_a_folder_of_held_out_images_must_have_a_suite(
     assert run(endpoint, "--dry-run")["prompts"] == 4 and "no evaluation suite; not here: " in caplog.text
 
 
+def test_what_a_command_says_of_its_model_and_its_shards(here: Path, endpoint: ScriptedEndpoint) -> None:
+    task = ["--prompts", "prefs.jsonl", "--judge", "chair", "-o", "pairs", "--endpoint", endpoint.url]
+    said = [run_here(["data", "generate", "vlm", *task, "--shard", f"{number}/2"])[1] for number in (1, 2)]
+    assert "1 of 2 shards are done" in said[0] and "next:" not in said[0]
+    assert "shards are done" not in said[1] and "next: harness align" in said[1]
+
+
 @pytest.mark.slow
 @pytest.mark.claims("data generate --held-out")
 def test_images_of_evaluation_suites_are_left_out(here: Path, endpoint: ScriptedEndpoint) -> None:
