@@ -179,9 +179,13 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _target(model: str, results: Path, engine: type[Backend]) -> Target:
-    """The run with this name, or else the model."""
+    """The run with this name, or else the model.
+
+    Raises:
+        BadInputError: the run is not complete, or there is no such model.
+    """
     from harness.models import resolve
-    from harness.runs.folders import open_run
+    from harness.runs.folders import open_run, refuse_begun
     from harness.runs.targets import target_of, target_of_endpoint, target_of_model
 
     if engine.remote:
@@ -189,6 +193,7 @@ def _target(model: str, results: Path, engine: type[Backend]) -> Target:
     for folder in (results / model, Path(model)):
         if (folder / "manifest.json").is_file() and (run := open_run(folder)).manifest is not None:
             return target_of(run)
+        refuse_begun(folder, model)
     return target_of_model(resolve(model), results)
 
 

@@ -216,6 +216,23 @@ def _begun(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("config.json", "train_log.jsonl", "evals", "checkpoint"))
 
 
+def refuse_begun(folder: Path, name: str) -> None:
+    """Refuse a run that was begun and is not complete, where a complete run or a model is asked for.
+
+    Args:
+        folder: may also be that of a checkpoint, of something else, or not exist.
+        name: of the run, as the user gave it.
+
+    Raises:
+        BadInputError: it is such a run.
+    """
+    if (folder / MANIFEST).exists() or not _begun(folder) or is_checkpoint(folder):
+        return
+    raise BadInputError(
+        f"the run '{name}' is not complete", where=str(folder), remedy="finish it: harness align ... --resume"
+    )
+
+
 def latest_aligned(results: Path) -> Run:
     """The aligned run that finished last.
 
