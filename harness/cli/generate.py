@@ -115,7 +115,7 @@ def generate(
     from aligners.preferences.options import DataOptions
     from aligners.preferences.set_folder import SetShard
     from harness.core import registry
-    from harness.core.config import merged, overrides, parse
+    from harness.core.config import named_once, overrides, parse
     from harness.core.errors import BadInputError
     from harness.core.ray_data import check_ray
     from harness.generation.candidates import CandidateSampler
@@ -133,18 +133,18 @@ def generate(
         "sample": _given(samples=samples, temperature=temperature),
         "pair": _given(per_prompt=pairs, how=how, min_gap=min_gap),
         "judge": _given(annotations=None if annotations is None else str(annotations)),
+        "backend": {"endpoints": endpoint.split(",")} if endpoint else {},
     }
-    layers = merged(overrides(settings or []), named)
+    layers = named_once(overrides(settings or []), named)
     if unknown := sorted(set(layers) - {"sample", "pair", "judge", "backend"}):
         raise BadInputError(f"unknown group of settings '{unknown[0]}'", remedy="groups: sample, pair, judge, backend")
     engine = choose_backend("openai" if endpoint and not backend else backend)
     target = _target(model, results, engine)
-    serving = merged(layers.get("backend", {}), {"endpoints": endpoint.split(",")} if endpoint else {})
     request = GenerateRequest(
         CandidateSampler(
             target,
             engine,
-            parse(engine.Settings, serving, f"backend {engine.name}"),
+            parse(engine.Settings, layers["backend"], f"backend {engine.name}"),
             parse(SampleSettings, layers["sample"], "sample"),
             seed,
         ),

@@ -278,6 +278,9 @@ def test_what_a_command_says_of_its_model_and_its_shards(here: Path, endpoint: S
     said = [run_here(["data", "generate", "vlm", *task, "--shard", f"{number}/2"])[1] for number in (1, 2)]
     assert "1 of 2 shards are done" in said[0] and "next:" not in said[0]
     assert "shards are done" not in said[1] and "next: harness align" in said[1]
+    assert "'sample.samples' is given twice" in run(endpoint, "--set", "sample.samples=2", code=2, output="others")
+    twice = ("--set", "backend.endpoints=[http://127.0.0.1:1/v1]")
+    assert "'backend.endpoints' is given twice" in run(endpoint, *twice, code=2, output="others")
     write_json(here / "results" / "half" / "config.json", {"name": "half"})
     for name in ("half", "results/half"):
         said_of_run = run(None, "--backend", "transformers", model=name, code=2, output="others")
