@@ -166,8 +166,8 @@ def import_(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Import data sets from local files, by name and checksum."""
-    from harness.datasets.catalogue import bring
+    """Import data sets from local files, by name, place and checksum."""
+    from harness.datasets.importing import bring
 
     _show(bring(folder, names or [], root), as_json, fail=bool(names))
 

@@ -1,26 +1,25 @@
-"""The known data sets: checking their files, downloading and importing them."""
+"""The known data sets: checking and downloading their files."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.core.disk import need
-from harness.core.errors import BadInputError, UnknownNameError
+from harness.core.errors import UnknownNameError
 from harness.core.files import read_json, sha256_file, write_json
 from harness.core.locks import is_held, writing
 from harness.core.paths import cache_folder
 from harness.core.progress import progress
-from harness.core.removal import move, remove
+from harness.core.removal import remove
 from harness.core.yaml_values import read_yaml
 from harness.datasets.download import fetch
+from harness.datasets.unfinished import marker
 from harness.datasets.unpack import unpack
 from harness.remote import hub
 
@@ -30,7 +29,6 @@ _SOURCES = Path(__file__).with_name("sources.yaml")
 _RECORD = ".harness-data.json"
 _WORTH_A_BAR = 200 << 20
 """Bytes from which on hashing takes noticeable time, so that progress is shown."""
-_IMAGES = frozenset((".jpg", ".jpeg", ".png"))
 _OFFICIAL = "it is the official file"
 State = Literal["there", "missing", "wrong"]
 
@@ -153,13 +151,20 @@ def check(data: DataSet, root: Path | None = None) -> list[Found]:
             advance()
     for archive in data.archives:
         for name in archive["expect"]:
-            result.append(_present(folder / name, get))
+            result.append(_present(folder / name, get, marker(folder, packed_name(archive))))
     for part in data.manual:
-        result.append(_present(folder / part["path"], str(part["how"])))
+        result.append(_present(folder / part["path"], str(part["how"]), marker(folder, part["path"])))
     return result
 
 
-def _present(path: Path, how: str) -> Found:
+def packed_name(archive: Mapping[str, Any]) -> str:
+    """The file name of an archive."""
+    return str(archive["url"]).rpartition("/")[2]
+
+
+def _present(path: Path, how: str, unfinished: Path) -> Found:
+    if unfinished.exists():
+        return Found(path, "missing", f"an import or unpacking was interrupted; repeat it, or: {how}")
     there = any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size > 0
     return Found(path, "there") if there else Found(path, "missing", how)
 
@@ -213,119 +218,14 @@ def _get_files(data: DataSet, folder: Path, state: Mapping[Path, State]) -> None
     for file in data.files:
         if state[folder / file["path"]] == "missing":
             digest = fetch(str(file["url"]), folder / file["path"], file.get("sha256"))
-            _write_record(folder, file["path"], digest)
+            write_record(folder, file["path"], digest)
     for archive in data.archives:
         if any(state[folder / name] != "there" for name in archive["expect"]):
-            packed = folder / str(archive["url"]).rpartition("/")[2]
+            packed = folder / packed_name(archive)
             if not packed.exists():
                 fetch(str(archive["url"]), packed, archive.get("sha256"))
             unpack(packed, folder, [(str(one), str(other)) for one, other in archive["unpack"]], archive["most_bytes"])
             remove(packed, within=folder)
-
-
-def bring(folder: Path, names: Sequence[str], root: Path | None = None) -> list[tuple[DataSet, list[Found]]]:
-    """Import files from anywhere in a folder (for offline clusters), by name, and by checksum if one is known.
-
-    Files are copied; images are linked if the file system supports it. Archives in the folder are unpacked.
-
-    Args:
-        folder: searched including its subfolders.
-        names: data sets to look for; [] for all.
-
-    Raises:
-        BadInputError: no such folder, or it contains no file of the data sets.
-    """
-    if not folder.is_dir():
-        raise BadInputError("this folder does not exist", where=str(folder))
-    inside: dict[str, list[Path]] = {}
-    folders: dict[str, list[Path]] = {}
-    with progress(f"searching {folder.name or folder}", None) as advance:
-        for top, below, files in os.walk(folder):
-            for name in files:
-                inside.setdefault(name, []).append(Path(top) / name)
-            for name in below:
-                folders.setdefault(name, []).append(Path(top) / name)
-            advance()
-    result = []
-    taken = 0
-    for data in with_needs(names or [name for name, one in catalogue().items() if not one.hub]):
-        target = data.root(root)
-        before = {found.path: found.state for found in check(data, root)}
-        for file in data.files:
-            place = target / file["path"]
-            if before[place] != "there" and (source := _matching(inside, file)):
-                _place(source, place)
-                _write_record(target, file["path"], sha256_file(place))
-                taken += 1
-        for archive in data.archives:
-            if all(before[target / name] == "there" for name in archive["expect"]):
-                continue
-            packed = inside.get(str(archive["url"]).rpartition("/")[2], [])
-            if packed:
-                wanted = [(str(one), str(other)) for one, other in archive["unpack"]]
-                taken += len(unpack(packed[0], target, wanted, archive["most_bytes"]))
-                continue
-            for name in archive["expect"]:
-                taken += _take_unpacked(inside, folders, target, name)
-        for part in data.manual:
-            if before[target / part["path"]] != "there":
-                taken += _take_unpacked(inside, folders, target, part["path"])
-        result.append((data, check(data, root)))
-    if not taken and all(found.state != "there" for _, states in result for found in states):
-        wanted_names = sorted(
-            {Path(str(file["path"])).name for data, _ in result for file in data.files}
-            | {str(archive["url"]).rpartition("/")[2] for data, _ in result for archive in data.archives}
-        )
-        raise BadInputError(
-            "the folder contains no file of these data sets",
-            where=str(folder),
-            remedy=f"expected names: {', '.join(wanted_names[:12])}",
-        )
-    return result
-
-
-def _matching(inside: dict[str, list[Path]], file: dict[str, Any]) -> Path | None:
-    """The file with the right checksum; if none is known, the only file of that name."""
-    names = {Path(str(file["path"])).name, str(file["url"]).rpartition("/")[2]}
-    candidates = [path for name in sorted(names) for path in inside.get(name, [])]
-    if file.get("sha256"):
-        return next((path for path in candidates if sha256_file(path) == file["sha256"]), None)
-    return candidates[0] if len(candidates) == 1 else None
-
-
-def _take_unpacked(inside: dict[str, list[Path]], folders: dict[str, list[Path]], target: Path, name: str) -> int:
-    """Import a file by its name, the files of a folder by its path, or the images of a folder by its name."""
-    last = Path(name).name
-    if files := inside.get(last):
-        _place(files[0], target / name)
-        return 1
-    wanted = Path(name).parts
-    for source in sorted(folders.get(last, [])):
-        files = sorted(path for path in source.iterdir() if path.is_file())
-        # A folder called "images" may contain anything; a folder with the whole expected path is the right one.
-        if len(wanted) == 1 or source.parts[-len(wanted) :] != wanted:
-            files = [path for path in files if path.suffix.lower() in _IMAGES]
-        for file in files:
-            _place(file, target / name / file.name)
-        if files:
-            return len(files)
-    return 0
-
-
-def _place(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and target.resolve() == source.resolve():
-        return
-    temporary = target.with_name(f".{target.name}.new")
-    remove(temporary, within=target.parent)
-    linked = False
-    if source.suffix.lower() in _IMAGES:  # many, and only read; other files are copied, because NLTK refuses links
-        with suppress(OSError):
-            os.link(source.resolve(), temporary)
-            linked = True
-    if not linked:
-        shutil.copyfile(source, temporary)
-    move(temporary, target, within=target.parent)
 
 
 def _record(folder: Path) -> dict[str, str]:
@@ -333,5 +233,6 @@ def _record(folder: Path) -> dict[str, str]:
     return dict(read_json(path, "record of downloads")) if path.exists() else {}
 
 
-def _write_record(folder: Path, name: str, digest: str) -> None:
+def write_record(folder: Path, name: str, digest: str) -> None:
+    """Note a file's SHA-256 in its data set's folder; later checks of a file without a published one compare with that."""
     write_json(folder / _RECORD, _record(folder) | {name: digest})

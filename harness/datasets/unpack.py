@@ -15,6 +15,7 @@ from harness.core.errors import HarnessError
 from harness.core.progress import progress
 from harness.core.removal import discard, move
 from harness.core.temporary import temporary_folder
+from harness.datasets.unfinished import filling
 
 _BLOCK = 1 << 20
 
@@ -22,7 +23,8 @@ _BLOCK = 1 << 20
 def unpack(archive: Path, into: Path, wanted: Sequence[tuple[str, str]], most_bytes: int) -> list[Path]:
     """Unpack the wanted members of a zip or tar file.
 
-    Nothing appears under `into` before all members are unpacked, so an interrupted run leaves nothing that looks complete.
+    Nothing appears under `into` before all members are unpacked, and the archive's part is marked as unfinished until all are in place,
+    so an interrupted run leaves nothing that looks complete.
 
     Args:
         archive: the file.
@@ -42,11 +44,13 @@ def unpack(archive: Path, into: Path, wanted: Sequence[tuple[str, str]], most_by
         with temporary_folder(into / "unpack") as stage:
             try:
                 result = []
-                for place, file in _staged(archive, stage, patterns, most_bytes).items():
-                    target = into / place
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    move(file, target, within=into)
-                    result.append(target)
+                staged = _staged(archive, stage, patterns, most_bytes)
+                with filling(into, archive.name):
+                    for place, file in staged.items():
+                        target = into / place
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        move(file, target, within=into)
+                        result.append(target)
                 return result
             finally:
                 discard(stage, within=into)

@@ -1,4 +1,4 @@
-"""The catalogue of data sets: get, check, import, on a catalogue of our own whose server is here."""
+"""The catalogue of data sets: get and check, on a catalogue of our own whose server is here."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.errors import BadInputError, HarnessError, UnknownNameError
-from harness.datasets import catalogue as module
-from harness.datasets.catalogue import DataSet, bring, catalogue, check, find, get, with_needs
+from harness.core.errors import HarnessError, UnknownNameError
+from harness.datasets.catalogue import DataSet, catalogue, check, find, get, with_needs
 from tests import warm
 from tests.harness.data_sets.file_server import FileServer, serving
 
@@ -108,29 +107,6 @@ def test_get_twice_at_once_downloads_and_unpacks_once(
     ]  # fmt: skip
 
 
-def test_import_takes_what_is_there(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "catalogue", lambda: {"mine": data})
-    source = tmp_path / "disk" / "deep"
-    (source / "extra").mkdir(parents=True)
-    (source / "extra" / "a.png").write_bytes(b"png")
-    (source / "extra" / "notes.doc").write_bytes(b"doc")
-    (source / "other").mkdir()
-    (source / "other" / "known.txt").write_bytes(b"another file of that name")
-    (source / "known.txt").write_bytes(TEXT)
-    (source / "unknown.txt").write_bytes(b"anything")
-    (source / "images.zip").write_bytes(packed())
-    [(_, found)] = bring(tmp_path / "disk", [], tmp_path / "root")
-    assert {one.state for one in found} == {"there"}
-    assert (tmp_path / "root" / "mine" / "q" / "known.txt").read_bytes() == TEXT
-    assert [path.name for path in (tmp_path / "root" / "mine" / "extra").iterdir()] == ["a.png"]
-    assert (source / "images.zip").exists(), "an import took the user's file away"
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInputError, match="no file of these data sets"):
-        bring(tmp_path / "empty", [], tmp_path / "other-root")
-    with pytest.raises(BadInputError, match="this folder does not exist"):
-        bring(tmp_path / "absent", [])
-
-
 def test_the_catalogue_itself() -> None:
     known = catalogue()
     assert {
@@ -181,21 +157,3 @@ def test_the_commands(tmp_path: Path) -> None:
     checked = harness("check", "amber", "--root", str(tmp_path))
     assert checked.returncode == 1 and "relation.json" in checked.stdout and "harness data get amber" in checked.stdout
     assert harness("check", "ambr").returncode == 2 and harness("get").returncode == 2
-
-
-def test_the_published_files_are_recognised(conformance: Path, tmp_path: Path) -> None:
-    names = ("amber", "pope", "pope-gqa", "pope-aokvqa", "nltk")
-    done = harness("import", str(conformance), *names, "--root", str(tmp_path), "--json")
-    states = {Path(row["file"]).name: row["state"] for row in json.loads(done.stdout)}
-    present = {name for name, state in states.items() if state == "there"}
-    assert {"annotations.json", "relation.json", "safe_words.txt", "query_all.json"} <= present
-    assert {f"coco_pope_{split}.json" for split in ("random", "popular", "adversarial")} <= present
-    assert {
-        "gqa_pope_seem_random.json",
-        "aokvqa_pope_seem_popular.json",
-        "index.noun",
-        "noun.exc",
-        "english",
-    } <= present
-    assert not [name for name, state in states.items() if state == "wrong"]
-    assert states["COCO_val2014_000000000042.jpg"] == "missing" and done.returncode == 1
