@@ -16,12 +16,12 @@ def balance(
     data: Annotated[str, typer.Option("--data", help="Held-out pairs: a file, a known name, or pocket:SEED.")],
     limit: Annotated[int, typer.Option("--limit", min=1, help="Use a seeded sample of this many pairs.")] = 200,
     corruption: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--corruption",
-            help="Corruption that makes rejected images, if the pairs have none: whole-noise, crop, noise, blur, ...",
+            help="Corruption that makes rejected images, if the pairs have none: whole-noise (default), crop, noise, blur, ...",
         ),
-    ] = "whole-noise",
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the rejected images, e.g. step=750."),
@@ -39,14 +39,14 @@ def balance(
     from aligners.preferences.options import DataOptions
     from aligners.rejected_images import ImagePreferenceSettings
     from harness.checkpoints.balance import BalanceRequest, measure_balance
-    from harness.core.config import merged, overrides, parse
+    from harness.core.config import merged, named_once, overrides, parse
     from harness.core.errors import BadInputError
     from harness.runs.folders import find_run
 
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise BadInputError(f"unknown data type '{dtype}'", remedy="use --dtype auto, float32, bfloat16 or float16")
-    layers = merged(overrides(settings or []), {"corruption": corruption})
-    images = parse(ImagePreferenceSettings, layers, "the rejected images")
+    given = named_once(overrides(settings or []), {} if corruption is None else {"corruption": corruption})
+    images = parse(ImagePreferenceSettings, merged({"corruption": "whole-noise"}, given), "the rejected images")
     options = DataOptions.parse(columns, image_root)
     runs = [find_run(name.strip(), results) for name in run.split(",")]
     records = [measure_balance(BalanceRequest(aligned, data, limit, images, dtype, seed, options)) for aligned in runs]
