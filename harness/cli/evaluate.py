@@ -245,11 +245,18 @@ def merge(
 ) -> None:
     """Join the answers of `harness eval --shard` jobs, and score them. Refuses gaps and overlaps."""
     from harness.core import registry
+    from harness.core.errors import BadInputError
     from harness.evaluation.request import EvalRequest
     from harness.evaluation.stored import run_merge, shard_backend
 
     suites = registry.names("benchmarks", suite)
-    [target], default_data = _targets(run, None, False, results)
+    targets, default_data = _targets(run, None, False, results)
+    if len(targets) != 1:
+        raise BadInputError(
+            f"harness merge joins the shards of one run, and '{run}' names {len(targets)}",
+            remedy=f"one command for each run: harness merge {targets[0].name} --suite {suite}",
+        )
+    [target] = targets
     engine, given = shard_backend(target, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     layers = layers_of(settings, scoring_of(context, suites), asked, given, answered=True)

@@ -23,7 +23,7 @@ from harness.records.score_files import SuiteScores
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.runs.targets import target_of_endpoint
 from harness.serving.openai import OpenAIBackend
-from tests.commands import harness
+from tests.commands import harness, run_here
 from tests.harness.serving.fake_vision import SECRET, VisionServer, seeing, small_pope
 
 
@@ -395,3 +395,11 @@ def test_a_damaged_shard_is_named(file: str, change: dict[str, Any], said: str, 
             # The serving record is only looked at by the command, which asks the shards for their backend.
             shard_backend(target_of_endpoint("seer", folder / "results"), ["pope"], str(folder / "data"))
     assert said in caught.value.problem and str(path) in (caught.value.where or "")
+
+
+def test_one_run_is_merged_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        target_of_endpoint(name, tmp_path / "results").begin()
+    ended, _, said = run_here(["merge", "a,b", "--suite", "pope"])
+    assert ended == 2 and "joins the shards of one run" in said and "harness merge a --suite pope" in said
