@@ -28,6 +28,8 @@ _INK, _FAINT, _PAPER, _CARD = (28, 28, 32), (105, 105, 115), (244, 244, 246), (2
 _GAP = 10
 _REJECTED = ("rejected_image", "ranked_images")
 """Columns with the rejected image, or a list of them."""
+_OURS = ("made", "mask")
+"""Columns that say how `harness data corrupt` made a rejected image."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,21 @@ def preview(source: Path, output: Path, count: int, seed: int = 0, options: Data
     return len(samples)
 
 
-def has_rejected_images(source: Path, options: DataOptions) -> bool:
-    """Whether a sheet can show these data: a set that `harness data corrupt` makes, or Parquet files with rejected images."""
+def is_image_set(source: Path, options: DataOptions, *, made_elsewhere: bool = False) -> bool:
+    """Whether a sheet shows these data: a set that `harness data corrupt` made, or Parquet files of one.
+
+    Other data may have rejected images too, in any form that `align` reads, which the sheet does not.
+
+    Args:
+        source: folder or file.
+        options: renamed columns.
+        made_elsewhere: Parquet files with rejected images of other origin count as well.
+    """
     if kind_of(source) == KIND:
         return True
     files = [source] if source.is_file() else source.glob("*.parquet")
     return any(
-        not known.isdisjoint(_REJECTED)
+        not known.isdisjoint(_REJECTED) and (made_elsewhere or not known.isdisjoint(_OURS))
         for file in files
         if file.suffix == ".parquet"
         for known in [set(options.renamed(dict.fromkeys(open_parquet(file).schema_arrow.names)))]

@@ -219,7 +219,9 @@ def preview(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The sheet: a .png or .html file, of pairs .html. Default: sheet.png, pairs.html."
+            "--output",
+            "-o",
+            help="The sheet of rejected images: a .png or .html file; the page of pairs: .html. Default: sheet.png, pairs.html.",
         ),
     ] = None,
     count: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of examples.")] = 24,
@@ -229,7 +231,7 @@ def preview(
 ) -> None:
     """Show preference data: rejected images beside the originals, or pairs, with the judge's reasons if they were generated."""
     from aligners.preferences.options import DataOptions
-    from aligners.rejected_images.preview import has_rejected_images
+    from aligners.rejected_images.preview import is_image_set
     from aligners.rejected_images.preview import preview as sheet
     from harness.core.errors import BadInputError
     from harness.generation.preview import is_pair_set, preview_pairs, preview_preferences
@@ -242,7 +244,7 @@ def preview(
             )
         output = output or Path("pairs.html")
         say(f"{output}: {preview_pairs(folder, output, count, seed)} pairs")
-    elif has_rejected_images(folder, options):
+    elif is_image_set(folder, options, made_elsewhere=output is not None and output.suffix == ".png"):
         if image_root:
             raise BadInputError("--image-root has no effect on a set that holds its images", remedy="leave it out")
         output = output or Path("sheet.png")

@@ -261,3 +261,20 @@ def test_preview_of_any_pairs(here: Path) -> None:
     assert run_here([*shown, "-o", "pairs.png"])[0] == 2 and not (here / "pairs.png").exists()
     assert run_here(["data", "preview", "far.jsonl"])[0] == 2, "no picture is found without the folder"
     assert run_here(["data", "preview", "nothing.jsonl"])[0] == 2
+
+
+def test_preview_of_pairs_that_bring_rejected_images(here: Path) -> None:
+    """Rejected images of others are shown as `align` reads them, and the sheet takes them where a picture is asked for."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for number in range(2):
+        (here / f"{number}.png").write_bytes(png(number))
+    pq.write_table(
+        pa.Table.from_pylist([{**GOOD, "image": "0.png", "rejected_image": "1.png"}]), here / "paths.parquet"
+    )
+    images = {"image": {"bytes": png(0)}, "rejected_image": {"bytes": png(1)}}
+    pq.write_table(pa.Table.from_pylist([{**GOOD, **images}]), here / "bytes.parquet")
+    assert run_here(["data", "preview", "paths.parquet"])[:2] == (0, "pairs.html: 1 pairs\n")
+    assert (here / "pairs.html").read_text().count("data:image/webp") == 2
+    assert run_here(["data", "preview", "bytes.parquet", "-o", "sheet.png"])[0] == 0
