@@ -25,7 +25,10 @@ EVERY_S = 10.0
 """Seconds for which a page is not drawn again, because a training log grows with every step, and a response log with every
 answer."""
 _ALL = 1 << 60
-_SHOWN = (MANIFEST, "train_log.jsonl", "evals/*/scores*.json*", "evals/*/items*.jsonl", "evals/*/responses.jsonl")
+_SHOWN = (
+    *(MANIFEST, "train_log.jsonl", "balance/*.json"),
+    *("evals/*/scores*.json*", "evals/*/items*.jsonl", "evals/*/responses.jsonl", "evals/*/noise/*/scores*.json"),
+)
 """Files of a run whose changes change the page."""
 
 

@@ -58,6 +58,16 @@ def test_the_page_follows_the_folder(server: ViewServer, tmp_path: Path) -> None
     assert get(server) != page and "Loss of running during training" in get(server)
 
 
+def test_diagnostics_that_are_added_to_a_run_change_the_page(server: ViewServer, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "results", data_folder(tmp_path / "data"), "base", {}, "base")
+    states = [get(server, "state")]
+    for name in ("evals/halbench@here/noise/500/scores.json", "balance/held.json"):
+        (run.path / name).parent.mkdir(parents=True)
+        (run.path / name).write_text("{}")
+        states.append(get(server, "state"))
+    assert len(set(states)) == 3
+
+
 def answer(item: str, text: str) -> dict[str, Any]:
     return {
         **{"item": item, "request": "r", "text": text, "finish_reason": "stop"},
