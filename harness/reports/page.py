@@ -13,7 +13,7 @@ from markupsafe import Markup
 from harness.analysis.balance import balance_records, balance_tables
 from harness.analysis.leaderboard import Board, collect
 from harness.analysis.reliance import changed_scores, reliance_tables
-from harness.analysis.scored import EVALUATE
+from harness.analysis.scored import EVALUATE, scored
 from harness.analysis.text_table import TextTable
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path
@@ -51,6 +51,7 @@ def write_report(
         most: samples to show.
         left_out: in words, which runs are not in it and why.
         live: the state of the files that the page shows, if it is served: the page asks for `state` and loads again when that changed.
+            Such a page also shows runs of which none was scored yet.
         running: runs that are not complete, whose training curves are drawn.
         unscored: answers that are being generated.
 
@@ -58,12 +59,12 @@ def write_report(
         Its contents: samples shown and total, bytes, and what was left out with the reasons.
 
     Raises:
-        BadInputError: nothing was scored.
+        BadInputError: nothing was scored; for a live page, there is nothing to show at all.
     """
-    if not runs:
+    if not (runs or (live and (running or unscored))):
         raise BadInputError("there are no runs to report", remedy=EVALUATE)
     runs = distinct(sorted(runs, key=lambda run: run.aligned))  # base models first
-    boards = collect(runs)
+    boards = collect(runs) if not live or any(scored(run)[0] for run in runs) else []
     suites, unusable = gather(runs)
     reasons = [*left_out, *unusable]
     charts = figures(boards, suites, [*runs, *running])  # of scores, so before answers without any are added

@@ -58,6 +58,22 @@ def test_the_page_follows_the_folder(server: ViewServer, tmp_path: Path) -> None
     assert get(server) != page and "Loss of running during training" in get(server)
 
 
+LOG = [{"stage": "all", "step": step, "loss": 1 / step, "margin": step / 10} for step in range(1, 6)]
+
+
+def test_the_first_training_and_the_first_evaluation_are_shown(server: ViewServer, tmp_path: Path) -> None:
+    results, data = tmp_path / "results", data_folder(tmp_path / "data")
+    write_jsonl(results / "first" / "train_log.jsonl", LOG)
+    page = get(server)
+    assert "Loss of first during training" in page and "Nothing was scored yet" in page and "data-state" in page
+    run = make_run(results, data, "base", {}, "base")
+    shutil.rmtree(run.path / "evals")
+    assert "Loss of first during training" in get(server), "a run without scores hides what is running"
+    write_jsonl(run.path / "evals" / "halbench@here" / "responses.jsonl", [answer("1", "First words.")])
+    page = get(server)
+    assert '"run":"base","text":"First words.","verdict":"unscored"' in page and "Nothing was scored yet" in page
+
+
 def test_diagnostics_that_are_added_to_a_run_change_the_page(server: ViewServer, tmp_path: Path) -> None:
     run = make_run(tmp_path / "results", data_folder(tmp_path / "data"), "base", {}, "base")
     states = [get(server, "state")]
