@@ -56,7 +56,8 @@ def align(
         name: of the run's folder under `results`.
         settings: by dotted key, `{"train.learning_rate": 1e-5, "method.beta": 0.1}`, or nested.
         columns: a name of the harness (`chosen`, `rejected`, `question`, `image`, ...) -> the data's column.
-        image_root: a folder that image paths may be relative to.
+        image_root: a folder that image paths may be relative to, or lie in. Without it, the paths of rows are relative to the working
+            directory, and may lead anywhere.
         limit: use a seeded sample of this many pairs.
         on_error: on an invalid record: stop, or skip and list it.
         resume: resume an interrupted run: the named one, or the newest with the same method, model, data and settings.
@@ -77,13 +78,14 @@ def align(
     from aligners.preferences.options import DataOptions
     from harness.alignment.align import AlignRequest, run_align
 
-    options = DataOptions.of(columns or {}, Path(image_root) if image_root is not None else None)
+    file, pictures = stored(data, columns, None if image_root is None else Path(image_root))
+    options = DataOptions.of(columns or {}, pictures)
     return run_align(
         AlignRequest(
             method,
             str(model),
             Path(results),
-            stored(data),
+            file,
             name,
             nested(settings),
             limit,

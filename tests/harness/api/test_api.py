@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
+from aligners.preferences import read_preferences
+from aligners.preferences.options import DataOptions
 from harness.api.data import stored
 from harness.core.errors import BadInputError
 from tests.commands import harness
@@ -110,10 +115,6 @@ def test_the_functions_give_what_the_commands_print(told: dict, folder: Path) ->
 
 def test_rows_of_any_kind_are_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
-    import pandas as pd
-    from PIL import Image
-
-    from aligners.preferences import read_preferences
 
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     picture = Image.open(tiny_photograph(tmp_path / "p.png", 0))
@@ -121,15 +122,15 @@ def test_rows_of_any_kind_are_the_same_file(tmp_path: Path, monkeypatch: pytest.
         {"image": picture, "question": f"What {number}?", "chosen": "A dog.", "rejected": "A cat."}
         for number in range(3)
     ]
-    file = stored(rows)
-    assert file is not None and file == stored(pd.DataFrame(rows)) == stored(tuple(rows))
-    assert stored(rows[:2]) != file and stored("rlaif-v") == "rlaif-v" and stored(None) is None
+    file, root = stored(rows)
+    assert file is not None and root is None and file == stored(pd.DataFrame(rows))[0] == stored(tuple(rows))[0]
+    assert stored(rows[:2])[0] != file and stored("rlaif-v") == ("rlaif-v", None) and stored(None) == (None, None)
     examples = read_preferences(file).examples
     assert [example.prompt for example in examples] == ["What 0?", "What 1?", "What 2?"]
     assert examples[0].images["original"].open().convert("RGB").tobytes() == picture.convert("RGB").tobytes()
     plain = datasets.Dataset.from_list([row | {"image": str(tmp_path / "p.png")} for row in rows])
     held = plain.cast_column("image", datasets.Image())
-    again = stored(held)
+    again = stored(held)[0]
     assert again is not None
     assert (
         read_preferences(again).examples[0].images["original"].open().convert("RGB").tobytes()
@@ -139,11 +140,95 @@ def test_rows_of_any_kind_are_the_same_file(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("rows", "said"),
-    [([], "no rows"), ([{"image": object(), "chosen": "x"}], "'image' has a value of the type object")],
+    [
+        ([], "no rows"),
+        ([{"image": object(), "chosen": "x"}], "'image' has a value of the type object"),
+        ([{"chosen": "x"}, {"chosen": 3}], "the column 'chosen' cannot be stored"),
+        ([{"image": Image.new("F", (2, 2))}], "the column 'image' has a PIL image that cannot be stored"),
+    ],
 )
 def test_rows_that_cannot_be_stored(rows: list, said: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(BadInputError, match=said):
         stored(rows)
+
+
+PAIR = {"question": "What?", "chosen": "A dog.", "rejected": "A cat."}
+
+
+@pytest.mark.parametrize("given", [None, "elsewhere"])
+def test_image_paths_are_relative_to_the_working_directory(
+    given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "work" / "pics").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    near = tiny_photograph(Path("pics/1.png"), 1)
+    far = tiny_photograph(tmp_path / "elsewhere" / "2.png", 2)
+    values = ["pics/1.png", Path("pics/1.png"), str(far), {"bytes": None, "path": "pics/1.png"}]
+    if given:  # a folder that the user gives is the only one that is read from
+        values = ["2.png", far]
+    for value in values:
+        file, root = stored([PAIR | {"picture": value}], {"image": "picture"}, Path(given) if given else None)
+        options = DataOptions.of({"image": "picture"}, tmp_path / given if given else root)
+        [example] = read_preferences(str(file), options=options).examples
+        wanted = far if given or value == str(far) else near
+        assert example.images["original"].read() == wanted.read_bytes()
+    asked = {"prompt": "What?", "chosen": "A dog.", "rejected": "A cat."}
+    several, root = stored([asked | {"images": ["pics/1.png"]}, asked | {"images": [str(far)]}])
+    assert root == tmp_path.resolve()
+    assert len(read_preferences(str(several), options=DataOptions.of({}, root)).examples) == 2
+    file, root = stored([PAIR | {"image": "none.png"}])
+    with pytest.raises(BadInputError, match=r"the image file does not exist: 'none.png'"):
+        read_preferences(str(file), options=DataOptions.of({}, root))
+
+
+def test_frames_with_missing_values_and_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet as pq
+
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    rows = {
+        "text": ["a", float("nan")],
+        "number": [1.5, np.nan],
+        "missing": [pd.NA, "b"],
+        "spans": [np.array([[0, 1], [2, 3]]), np.array([[4, 5]])],
+        "names": [np.array(["x"], dtype=object), np.array(["y", "z"], dtype=object)],
+        "count": [np.int64(3), np.int64(4)],
+    }
+    table = pq.read_table(str(stored(pd.DataFrame(rows))[0])).to_pydict()
+    assert table == {
+        "text": ["a", None],
+        "number": [1.5, None],
+        "missing": [None, "b"],
+        "spans": [[[0, 1], [2, 3]], [[4, 5]]],
+        "names": [["x"], ["y", "z"]],
+        "count": [3, 4],
+    }
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "YCbCr", "rotated", "LA", "P", "I;16", "RGBa"])
+def test_a_picture_in_the_hand_is_trained_as_its_file_is(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    image = Image.open(tiny_photograph(tmp_path / "p.png", 0)).convert("RGB").resize((40, 24))
+    file = tmp_path / ("p.png" if kind in ("LA", "P", "I;16", "RGBa") else "p.jpg")
+    if kind == "rotated":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(file, exif=exif)
+    elif kind == "I;16":
+        Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 200).save(file)
+    else:
+        image.convert("RGBA" if kind == "RGBa" else kind).save(file)
+    given = Image.open(file)
+    held = stored([PAIR | {"image": given.convert("RGBa") if kind == "RGBa" else given}])
+    as_file = stored([PAIR | {"image": file}])
+    seen = [
+        np.asarray(read_preferences(str(name), options=DataOptions.of({}, root)).examples[0].images["original"].open())
+        for name, root in (held, as_file)
+    ]
+    assert seen[0].shape == ((40, 24, 3) if kind == "rotated" else (24, 40, 3)) and np.array_equal(seen[0], seen[1])
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
