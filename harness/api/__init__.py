@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from harness.api.data import Rows
     from harness.records.score_files import SuiteScores
     from harness.runs.folders import Run
-    from harness.runs.targets import Target
 
 __all__ = ["align", "evaluate", "experiment", "import_results", "leaderboard", "publish", "report", "score"]
 
@@ -124,7 +123,7 @@ def evaluate(
         checkpoints: one or several of: a run as `align` returns it, a run's name or folder, a model's name. With `endpoint` it is the
             model's name there.
         suites: names, as a list or separated by commas.
-        base: evaluate the runs' base models, too.
+        base: evaluate the runs' base models, too; imported answers, and models behind an endpoint, have no known one.
         data: a data root, "official", or a world with an optional `@split`; None takes what suits the first checkpoint.
         backend: a backend's name; None takes vLLM where it is installed.
         endpoint: URLs of OpenAI-compatible endpoints, separated by commas.
@@ -145,6 +144,7 @@ def evaluate(
         BadInputError: names, data, settings or checkpoints are at fault; said before an engine starts.
         HarnessError: the engine failed (what was answered is kept), or too many items could not be scored.
     """
+    from harness.api.targets import targets_of
     from harness.core import registry
     from harness.core.config import named_once
     from harness.evaluation.evaluate import run_eval
@@ -152,32 +152,19 @@ def evaluate(
     from harness.evaluation.request import EvalRequest
     from harness.records.score_files import SuiteScores
     from harness.runs.folders import Run
-    from harness.runs.targets import base_of, each_once, target_of, target_of_endpoint, target_of_model
     from harness.serving.choose import choose_backend, endpoint_settings
 
-    root = Path(results)
     names = registry.names("benchmarks", suites if isinstance(suites, str) else ",".join(suites))
     engine = choose_backend("openai" if endpoint and not backend else backend)
     serving = endpoint_settings(endpoint, engine)
     one = isinstance(checkpoints, str | Path | Run)
     asked: list[Any] = [checkpoints] if one else list(checkpoints)  # type: ignore[arg-type]
-    targets: list[Target] = []
-    usual: list[str] = []
-    for checkpoint in asked:
-        if engine.remote and not isinstance(checkpoint, Run):
-            targets.append(target_of_endpoint(str(checkpoint), root))
-            usual.append("official")
-            continue
-        run, model = _opened(checkpoint, root)
-        usual.append(model.default_data)
-        if run is not None and base:
-            targets.append(base_of(run, root))
-        targets.append(target_of_model(model, root) if run is None else target_of(run))
+    targets, usual = targets_of(asked, Path(results), base=base, remote=engine.remote)
     records = run_eval(
         EvalRequest(
-            each_once(targets),
+            targets,
             names,
-            data or usual[0],
+            data or usual,
             engine,
             named_once(nested(settings), {"backend": serving} if serving else {}),
             judge,
@@ -371,18 +358,3 @@ def experiment(
     if error is not None:
         raise error
     return dict(read_json(opened.folder.path / "experiment.json"))
-
-
-def _opened(checkpoint: str | Path | Run, results: Path) -> tuple[Run | None, Any]:
-    """A checkpoint as a run, where it is one, and the model that it is or stands on."""
-    from harness.models import resolve
-    from harness.runs.folders import Run, open_run
-    from harness.runs.targets import base_model
-
-    if isinstance(checkpoint, Run):
-        return checkpoint, base_model(checkpoint)
-    for folder in (results / checkpoint, Path(checkpoint)):
-        run = open_run(folder)
-        if run.manifest is not None:
-            return run, base_model(run)
-    return None, resolve(str(checkpoint))
