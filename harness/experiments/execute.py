@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _TICK = 2.0
 """Seconds between two looks at the logs of running steps."""
+_REFUSALS = 5
+"""How often a step is begun again that another process began at the same time; then its error counts, which may have another reason."""
 _SHOWN = 2
 """Number of running steps whose last lines the progress shows; the others are counted."""
 
@@ -76,6 +79,8 @@ class _Execution:
         self._under_way: dict[Future[str | None], _Running] = {}
         self._held_back: set[str] = set()
         """Steps that could start, but whose files another process is writing."""
+        self._refused: Counter[str] = Counter()
+        """Step -> how often it was begun at the same time as by another process."""
         changed = [step.name for step in self._waiting if records[step.name].state == "changed"]
         again = f" ({len(changed)} of them are run again)" if changed else ""
         logger.info(f"{len(self._done)} steps are done, {self._total} remain{again}")
@@ -157,7 +162,9 @@ class _Execution:
 
     def _end(self, running: _Running, error: str | None) -> None:
         name = running.step.name
-        if error and (self._folder.is_busy(running.step) or self._is_made(running.step)):
+        tries = self._refused[name] < _REFUSALS
+        if error and tries and (self._folder.is_busy(running.step) or self._is_made(running.step)):
+            self._refused[name] += 1
             logger.warning(f"step {name} was refused, because another process began it at the same time: {error}")
             self._waiting.append(running.step)
             return
