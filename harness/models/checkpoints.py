@@ -114,10 +114,13 @@ def check_base(adapter: Path, base: str, recorded: str | None = None) -> None:
     _refuse_gone(adapter, base)
     if recorded is None:
         recorded = _recorded_base(adapter)[0]
-    found = None if recorded is None else fingerprint(base)
-    if recorded is not None and found != recorded and not may_be_base(base, recorded, _recorded_base(adapter)[1]):
+    if (
+        recorded is not None
+        and recorded != (present := fingerprint(base))
+        and not may_be_base(base, recorded, _recorded_base(adapter)[1])
+    ):
         raise BadInputError(
-            f"the adapter was trained on other base weights: their fingerprint was {recorded[:12]}…, that of these is {str(found)[:12]}…",
+            f"the adapter was trained on other base weights: their fingerprint was {recorded[:12]}…, that of these is {present[:12]}…",
             where=f"{adapter} on {base}",
             remedy="restore the old weights, or align again",
         )

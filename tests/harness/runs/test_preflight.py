@@ -137,8 +137,6 @@ def test_a_model_that_was_loaded_is_not_downloaded_again(made: Path, tmp_path: P
         where = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
         plan = ["align", "--method", "dpo", "--model", "team/tiny", "--dry-run", "--json"]
         plan += ["--data", str(made / "pairs" / "rlaif-v.parquet"), "--set", "train.max_length=256"]
-        [missing] = json.loads(harness(tmp_path, *plan, **where).stdout)["download"]
-        assert missing["bytes"] == sum(len(data) for name, data in files.items() if name not in others)
         harness(tmp_path, "ask", "team/tiny", str(photograph), "--max-new-tokens", "2", **where)
         assert not {*server.sent} & {*others}
         planned = json.loads(harness(tmp_path, *plan, **where).stdout)
