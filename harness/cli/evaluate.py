@@ -245,18 +245,13 @@ def merge(
 ) -> None:
     """Join the answers of `harness eval --shard` jobs, and score them. Refuses gaps and overlaps."""
     from harness.core import registry
-    from harness.core.errors import BadInputError
     from harness.evaluation.request import EvalRequest
     from harness.evaluation.stored import run_merge, shard_backend
+    from harness.runs.targets import only_target
 
     suites = registry.names("benchmarks", suite)
     targets, default_data = _targets(run, None, False, results)
-    if len(targets) != 1:
-        raise BadInputError(
-            f"harness merge joins the shards of one run, and '{run}' names {len(targets)}",
-            remedy=f"one command for each run: harness merge {targets[0].name} --suite {suite}",
-        )
-    [target] = targets
+    target = only_target(targets, f"harness merge RUN --suite {suite}")
     engine, given = shard_backend(target, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     layers = layers_of(settings, scoring_of(context, suites), asked, given, answered=True)

@@ -19,7 +19,7 @@ from harness.core.progress import progress
 from harness.core.removal import move, remove
 from harness.datasets import catalogue as known
 from harness.datasets.catalogue import DataSet, Found, check, packed_name, with_needs, write_record
-from harness.datasets.contents import Contents, files_in
+from harness.datasets.folder_index import FolderIndex, files_in
 from harness.datasets.unfinished import filling
 from harness.datasets.unpack import unpack
 
@@ -52,8 +52,8 @@ def bring(folder: Path, names: Sequence[str], root: Path | None = None) -> list[
     if not folder.is_dir():
         raise BadInputError("this folder does not exist", where=str(folder))
     asked = with_needs(names or [name for name, data in known.catalogue().items() if not data.hub])
-    contents = Contents.of(folder)
-    imports = [_Import(data, data.root(root), contents, asked, _suites()) for data in asked]
+    index = FolderIndex.of(folder)
+    imports = [_Import(data, data.root(root), index, asked, _suites()) for data in asked]
     result = []
     for task in imports:
         task.run(check(task.data, root))
@@ -108,7 +108,7 @@ class _Import:
     Attributes:
         data: what is imported.
         target: its folder.
-        contents: of the folder that it is imported from.
+        index: of the folder that it is imported from.
         asked: all data sets of this command.
         suites: names of the folders of all data sets and suites.
         notes: part -> how many files were taken from where, or why none.
@@ -117,7 +117,7 @@ class _Import:
 
     data: DataSet
     target: Path
-    contents: Contents
+    index: FolderIndex
     asked: Sequence[DataSet]
     suites: set[str]
     notes: dict[Path, str] = field(default_factory=dict)
@@ -148,16 +148,16 @@ class _Import:
         """The file with the right checksum; if none is known, the only file of that name that is in no other suite's folder."""
         path = str(file["path"])
         names = sorted({Path(path).name, str(file["url"]).rpartition("/")[2]})
-        candidates = [place for name in names for place in self.contents.files.get(name, [])]
+        candidates = [place for name in names for place in self.index.files.get(name, [])]
         if file.get("sha256"):
             return next((place for place in candidates if sha256_file(place) == file["sha256"]), None)
-        candidates = self.contents.at(candidates, [_place(self.data, path)]) or self._free(candidates)
+        candidates = self.index.at(candidates, [_place(self.data, path)]) or self._free(candidates)
         return self._only(path, candidates[:1] if _are_equal(candidates) else candidates, "files")
 
     def _archive(self, archive: Mapping[str, Any]) -> None:
         """Unpack an archive, or take its files where they were unpacked already."""
         members = [(str(pattern), str(into)) for pattern, into in archive["unpack"]]
-        if packed := self.contents.files.get(packed_name(archive)):
+        if packed := self.index.files.get(packed_name(archive)):
             self.taken += len(unpack(packed[0], self.target, members, archive["most_bytes"]))
             return
         sources: dict[str, Path] = {}
@@ -184,8 +184,8 @@ class _Import:
             wanted: whether a file of this name is of the archive.
         """
         last = Path(name).name
-        files = self.contents.files.get(last, [])
-        in_place = self.contents.at(files, [_place(self.data, name), *(prefix + last for prefix in prefixes)])
+        files = self.index.files.get(last, [])
+        in_place = self.index.at(files, [_place(self.data, name), *(prefix + last for prefix in prefixes)])
         if wanted("?"):  # every file of the folder is of the archive, so it must be the right folder
             files = in_place
         if _are_equal(files):  # some copies have only a part of the archive beside them
@@ -209,11 +209,11 @@ class _Import:
             wanted: whether a file of this name is a part of it.
             deep: take the files of its subfolders, too.
         """
-        named = self.contents.folders.get(Path(name).name, [])
+        named = self.index.folders.get(Path(name).name, [])
         folders = [folder for folder in named if files_in(folder, wanted, deep=deep)]
         candidates = self._in_its_place(name, folders, prefixes)
         if not candidates and len(Path(name).parts) == 1:
-            candidates = self.contents.nearest(self._free(folders))
+            candidates = self.index.nearest(self._free(folders))
             rivals = [data.name for data in self.asked if self._may_mean(data, name, folders)]
             if len(candidates) == 1 and len(rivals) > 1:
                 self.notes[self.target / name] = (
@@ -231,19 +231,19 @@ class _Import:
         self, name: str, folders: Sequence[Path], prefixes: Sequence[str], of: DataSet | None = None
     ) -> list[Path]:
         """Those of `folders` whose path says whose they are: `mm-vet/images`, `punkt_tab/english`."""
-        return self.contents.at(folders, [_place(of or self.data, name), *prefixes])
+        return self.index.at(folders, [_place(of or self.data, name), *prefixes])
 
     def _may_mean(self, data: DataSet, name: str, folders: Sequence[Path]) -> bool:
         """Whether a data set has a part of this name, and nothing in the imported folder that is surely that part."""
         if any(part["path"] == name for part in data.manual):
             return not self._in_its_place(name, folders, [], data)
         packed = [archive for archive in data.archives if name in archive["expect"]]
-        return any(packed_name(archive) not in self.contents.files for archive in packed) and not self._in_its_place(
+        return any(packed_name(archive) not in self.index.files for archive in packed) and not self._in_its_place(
             name, folders, [], data
         )
 
     def _free(self, places: Sequence[Path]) -> list[Path]:
-        return self.contents.outside_others(places, Path(self.data.folder).name, self.suites)
+        return self.index.outside_others(places, Path(self.data.folder).name, self.suites)
 
     def _only(self, name: str, candidates: Sequence[Path], what: str) -> Path | None:
         """The only candidate; of several, a note lists them, and none is taken."""

@@ -257,6 +257,20 @@ def each_once(targets: Sequence[Target]) -> list[Target]:
     return list(by_folder.values())
 
 
+def only_target(targets: Sequence[Target], command: str) -> Target:
+    """The target of a command that takes one run.
+
+    Raises:
+        BadInputError: there are several.
+    """
+    if len(targets) > 1:
+        raise BadInputError(
+            f"this command takes one run, not {len(targets)}: {', '.join(target.name for target in targets)}",
+            remedy=f"give it for each run: {command}",
+        )
+    return targets[0]
+
+
 def imported_data(runs: Sequence[Run]) -> str:
     """The benchmark data of imported answers, if all of them have the same; else "official"."""
     imported = [row for run in runs if run.manifest for row in (run.manifest.imported or {}).values()]

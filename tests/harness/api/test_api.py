@@ -179,7 +179,7 @@ def test_image_paths_are_relative_to_the_working_directory(
     assert root == tmp_path.resolve()
     assert len(read_preferences(str(several), options=DataOptions.of({}, root)).examples) == 2
     file, root = stored([PAIR | {"image": "none.png"}])
-    with pytest.raises(BadInputError, match=r"the image file does not exist: 'none.png'"):
+    with pytest.raises(BadInputError, match=r"the image file does not exist: none\.png"):
         read_preferences(str(file), options=DataOptions.of({}, root))
 
 

@@ -38,16 +38,16 @@ def taken(root: Path) -> dict[str, str]:
 
 def part(name: str, path: str, root: Path) -> tuple[str, str]:
     """State and note of a part of a data set, as the files are."""
-    [state] = [one for one in check(find(name), root) if one.path == root / path]
-    return state.state, state.note
+    states = {file.path: (file.state, file.note) for file in check(find(name), root)}
+    return states[root / path]
 
 
 def imported(folder: Path, root: Path, *names: str) -> dict[str, tuple[str, str]]:
     """Path below the root -> state and note after an import."""
     return {
-        one.path.relative_to(root).as_posix(): (one.state, one.note)
+        file.path.relative_to(root).as_posix(): (file.state, file.note)
         for _, states in bring(folder, names, root)
-        for one in states
+        for file in states
     }
 
 

@@ -402,4 +402,4 @@ def test_one_run_is_merged_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("a", "b"):
         target_of_endpoint(name, tmp_path / "results").begin()
     ended, _, said = run_here(["merge", "a,b", "--suite", "pope"])
-    assert ended == 2 and "joins the shards of one run" in said and "harness merge a --suite pope" in said
+    assert ended == 2 and "this command takes one run, not 2: a, b" in said and "harness merge RUN --suite pope" in said

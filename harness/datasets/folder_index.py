@@ -16,7 +16,7 @@ _UNUSABLE = ("__MACOSX",)
 
 
 @dataclass(frozen=True)
-class Contents:
+class FolderIndex:
     """The files and folders below a folder, and the folder itself, by their last name.
 
     Attributes:
@@ -30,7 +30,7 @@ class Contents:
     folders: dict[str, list[Path]]
 
     @classmethod
-    def of(cls, folder: Path) -> Contents:
+    def of(cls, folder: Path) -> FolderIndex:
         """Walk through a folder. What killed commands left there is not listed.
 
         Raises:
