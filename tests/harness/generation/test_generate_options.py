@@ -222,8 +222,8 @@ def test_options_of_a_file_of_prompts(here: Path, caplog: pytest.LogCaptureFixtu
     with pytest.raises(BadInputError, match="there is no column 'pictures'"):
         read_prompts("asked.jsonl", options=DataOptions({"image": "pictures"}, Path("elsewhere")))
     paired = DataOptions({**options.columns, "chosen": "good", "rejected": "bad"}, Path("elsewhere"))
-    write_jsonl(Path("asked.jsonl"), [bare | {"good": "A dog.", "bad": "A cat."}])
-    assert [prompt.reference for prompt in read_prompts("asked.jsonl", options=paired).prompts] == ["A dog."]
+    write_jsonl(Path("asked.jsonl"), [bare | {"good": "A big dog.", "bad": "A cat."}])
+    assert [prompt.reference for prompt in read_prompts("asked.jsonl", options=paired).prompts] == ["A big dog."]
     for turns in (
         {"system": "Be brief."},
         {"history": [["Is it red?", "Yes."]]},
