@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.core.errors import BadInputError
 from harness.models import resolve
-from harness.runs.folders import Run, open_run
+from harness.runs.folders import Run, open_run, refuse_begun
 from harness.runs.targets import (
     ENDPOINT,
     IMPORTED,
@@ -65,9 +65,16 @@ def targets_of(
 
 
 def _run_of(checkpoint: str | Path | Run, results: Path) -> Run | None:
-    """The complete run that a name or a folder leads to, if there is one."""
-    runs = (open_run(folder) for folder in (results / str(checkpoint), Path(str(checkpoint))))
-    return next((run for run in runs if run.manifest is not None), None)
+    """The complete run that a name or a folder leads to, if there is one.
+
+    Raises:
+        BadInputError: it leads to a run that is not complete.
+    """
+    for folder in (results / str(checkpoint), Path(str(checkpoint))):
+        if (run := open_run(folder)).manifest is not None:
+            return run
+        refuse_begun(folder, str(checkpoint))
+    return None
 
 
 def _without_base(run: Run | None, checkpoint: str | Path | Run, remote: bool) -> str | None:

@@ -58,3 +58,8 @@ def test_what_stands_behind_an_endpoint_is_evaluated_through_it(
         harness.evaluate("a-model", "pope", base=True, backend="transformers")
     with pytest.raises(BadInputError, match="nothing to evaluate"):
         harness.evaluate([], "pope", backend="transformers")
+    begun = Path("results/half")
+    begun.mkdir()
+    (begun / "config.json").write_text("{}")
+    with pytest.raises(BadInputError, match="the run 'half' is not complete"):
+        harness.evaluate("half", "pope", backend="transformers", data="data")
