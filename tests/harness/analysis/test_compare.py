@@ -206,12 +206,14 @@ def test_frames(results: Path) -> None:
 def test_frames_without_a_row_have_their_columns(tmp_path: Path) -> None:
     """So that the queries of docs/analysis.md find nothing, and do not fail."""
     folder = make_run(tmp_path, "silent", ["Nothing to see."] * 4)
+    [path] = folder.glob("evals/*/items*.jsonl")
+    write_jsonl(path, [json.loads(line) | {"evidence": []} for line in path.read_text().splitlines()])
     frames = load_runs(results=tmp_path)
     wrong = frames.evidence.query("verdict == 'hallucinated'")
     assert wrong.empty and wrong.groupby(["run", "label"]).size().unstack(0).empty
     full = make_run(tmp_path / "full", "one", ["A cat."] * 4)
     assert list(load_runs(results=full.parent).evidence) == list(frames.evidence)
-    next(folder.glob("evals/*/items*.jsonl")).write_text("")
+    path.write_text("")
     assert load_runs(results=tmp_path).items.query("run == 'silent'").empty
 
 
