@@ -123,13 +123,13 @@ def _stored(
         "what": what,
         "model": fingerprint(session.job.model),
         "trained": trained,
-        # Windows, positions and the like are not in the weights.
+        # Windows, positions and the like are not in the weights. The parts' types are here, too: in bfloat16, adapters are on weights in
+        # bfloat16, and full tuning has them in float32.
         "config": _configured(session.policy.plain.config),
         "template": template_hash(session.processor),
         "bfloat16": session.bfloat16,
-        # Quantised weights have other values. In bfloat16, adapters are on weights and residual stream in bfloat16, while full tuning
-        # has them in float32; in float32 both compute the same.
-        **({"base_held": session.base_held} if session.bfloat16 or session.train_settings.tuning == "qlora" else {}),
+        # Quantised weights have other values.
+        **({"base_held": session.base_held} if session.train_settings.tuning == "qlora" else {}),
     }
     keep = session.train_settings.savings.reference_cache
     store = ValueStore(session.job.cache, key, keep)

@@ -44,7 +44,7 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Evaluated:
     """What an evaluation scores.
 
     Attributes:

@@ -19,7 +19,7 @@ from harness.evaluation.pictures import Change
 from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
 from harness.experiments.contents import Contents, contents
-from harness.experiments.evaluated import Asked, Scoring
+from harness.experiments.evaluated import Evaluated, Scoring
 from harness.experiments.keys import MOST_RUNS, ExperimentSpec, grouped
 from harness.experiments.rounds import before_alignment, pairs_of_arm, sharing_answers
 from harness.experiments.scoring import scorings_of
@@ -347,7 +347,7 @@ def _evaluate(
     needs = tuple(dict.fromkeys(step.name for step in aligned))
     base = resolve(model).label if number == 0 else None
     groups = grouped(spec.evaluation)
-    asked = Asked(
+    asked = Evaluated(
         tuple(step.run for step in aligned),
         base,
         data_name(data),

@@ -19,7 +19,7 @@ from harness.core.locks import is_held
 from harness.core.reading import read_json
 from harness.core.record import check
 from harness.core.terminal import one_line
-from harness.experiments.evaluated import Asked
+from harness.experiments.evaluated import Evaluated
 from harness.experiments.graph import Plan
 from harness.experiments.records import DoneStepFile, RunningFile
 from harness.experiments.step import RUNS, WORLDS, Step
@@ -98,7 +98,7 @@ class ExperimentFolder:
         state: State = "done" if kept.state == "done" and not step.makes else "failed"
         return StepRecord(state, kept.seconds, kept.error)
 
-    def _has_scores(self, asked: Asked, kept: DoneStepFile) -> bool:
+    def _has_scores(self, asked: Evaluated, kept: DoneStepFile) -> bool:
         """Whether the scores of an evaluation are still those that it wrote. Another experiment may have scored its runs on fewer
         questions, or have made them again. Of a record without hashes, which an earlier version wrote, the files must be there."""
         present = asked.scored(self.results / RUNS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError
-from harness.experiments.evaluated import Asked
+from harness.experiments.evaluated import Evaluated
 from harness.experiments.keys import dotted
 
 RUNS = "runs"
@@ -47,7 +47,7 @@ class Step:
     after: tuple[str, ...] = ()
     makes: str = ""
     answers: tuple[str, ...] = ()
-    asked: Asked | None = None
+    asked: Evaluated | None = None
 
     @property
     def does_without(self) -> bool:

@@ -81,7 +81,8 @@ def computation_files(base: str | Path, adapter: Path | None) -> dict[str, str]:
     Returns:
         For a base on the hub only the adapter's file; the base's are those of a commit (`harness.remote.hub.cached_commit`).
     """
-    folder, files = Path(base), {}
+    folder = Path(base)
+    files: dict[str, Path] = {}
     if folder.is_dir():
         files = {name: folder / name for name in ("config.json", "generation_config.json")}
     if adapter is not None:

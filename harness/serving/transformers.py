@@ -136,7 +136,7 @@ class TransformersBackend(Backend):
         beginning, stop = block[0].beginning, block[0].stop
         if beginning:
             inputs = with_tokens(inputs, self._beginnings.ids(beginning))
-        options = {"max_new_tokens": sampling.max_new_tokens, **options_of(sampling, block)}
+        options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, **options_of(sampling, block)}
         if stop:
             options |= {"stop_strings": list(stop), "tokenizer": self.processor.tokenizer}
         with torch.no_grad(), self._selected(target):

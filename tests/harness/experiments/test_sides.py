@@ -20,7 +20,7 @@ from harness.evaluation.reliance import Answered, reliance
 from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.experiments.claims import Claim, Finding, find, read_claims
 from harness.experiments.diagnostics import Reliance
-from harness.experiments.evaluated import Asked, Scoring
+from harness.experiments.evaluated import Evaluated, Scoring
 from harness.experiments.graph import Plan
 from harness.experiments.page import _bases
 from harness.experiments.spec import read_experiment
@@ -82,7 +82,7 @@ def test_the_base_of_the_page_is_the_one_that_was_trained_on(tmp_path: Path) -> 
 
 def test_an_evaluation_needs_the_scores_of_its_own_base_model(tmp_path: Path) -> None:
     """Not those of other weights with the same label."""
-    asked = Asked(("one-1",), "m:1", "pictures", {"halbench": Scoring({})})
+    asked = Evaluated(("one-1",), "m:1", "pictures", {"halbench": Scoring({})})
     for name, kind, weights, lacks in (
         ("one-1", "align", "mine", True), ("base-m", "base", "other", True), ("base-m-1", "base", "mine", False),
     ):  # fmt: skip
