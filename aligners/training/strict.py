@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import DeepSpeedSchedulerWrapper
 from transformers import Trainer
 
 from aligners.training.processes import bfloat16_policy
@@ -28,6 +27,15 @@ class StrictTrainer(Trainer):
         """Whether every process has all weights and the optimizer's whole state."""
         return not (self.session.sharded or self.is_deepspeed_enabled)
 
+    @property
+    def _has_deepspeeds_schedule(self) -> bool:
+        """Whether DeepSpeed saves and loads the schedule of the learning rate."""
+        if not self.is_deepspeed_enabled:
+            return False
+        from accelerate.utils import DeepSpeedSchedulerWrapper  # which exists only where DeepSpeed is installed
+
+        return isinstance(self.lr_scheduler, DeepSpeedSchedulerWrapper)
+
     def create_accelerator_and_postprocess(self) -> None:
         """Create the accelerator, with our own rounding of sharded weights."""
         super().create_accelerator_and_postprocess()
@@ -49,7 +57,7 @@ class StrictTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self._whole:
             check_optimizer(Path(checkpoint), getattr(self.optimizer, "optimizer", self.optimizer))
-        elif checkpoint is not None and not isinstance(self.lr_scheduler, DeepSpeedSchedulerWrapper):
+        elif checkpoint is not None and not self._has_deepspeeds_schedule:
             check_readable(Path(checkpoint), "scheduler.pt")
         super()._load_optimizer_and_scheduler(checkpoint)
 

@@ -11,4 +11,4 @@ def _find(name, path=None, target=None):
     return None if name.partition(".")[0] in _WITHOUT else _find_spec(name, path, target)
 
 
-importlib.machinery.PathFinder.find_spec = _find
+importlib.machinery.PathFinder.find_spec = staticmethod(_find)
