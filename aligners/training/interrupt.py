@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import HarnessError
-from harness.core.progress import console
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -31,9 +33,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         if signals > 1:
             raise KeyboardInterrupt
         asked.set()
-        # Python refuses to print if the signal interrupted the printing of another line.
-        with contextlib.suppress(RuntimeError):
-            console.print("finishing this step and saving; Ctrl-C again stops at once")
+        logger.info("finishing this step and saving; Ctrl-C again stops at once")
 
     before = signal.signal(signal.SIGINT, ask)
     try:

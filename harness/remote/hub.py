@@ -15,12 +15,13 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.core.errors import BadInputError, HarnessError
+from harness.remote.loaded_files import INDEX, loaded, named_in
 
 logger = logging.getLogger(__name__)
 
@@ -30,32 +31,6 @@ ANSWER_S = 10.0
 """Time limit of the hub's first answer in seconds, including the DNS look-up."""
 OFFLINE = "HARNESS_OFFLINE"
 """If this environment variable is set, no connection is opened."""
-_SETTINGS = frozenset(
-    {
-        "config.json",
-        "generation_config.json",
-        "processor_config.json",
-        "preprocessor_config.json",
-        "tokenizer_config.json",
-        "chat_template.json",
-        "chat_template.jinja",
-        "tokenizer.json",
-    }
-)
-"""Files that loading a model and its processor reads, apart from weights and vocabularies. Files that only some versions of
-transformers read are not among them: a model would never count as downloaded."""
-_VOCABULARIES = ("*.model", "*.tiktoken", "vocab.json", "vocab.txt", "merges.txt")
-"""Files that a tokenizer is read from if there is no tokenizer.json."""
-_INDEX = "model.safetensors.index.json"
-_WEIGHTS = {
-    "model.safetensors": "",
-    "model-*.safetensors": _INDEX,
-    "*.safetensors": "",
-    "pytorch_model.bin": "",
-    "pytorch_model-*.bin": "pytorch_model.bin.index.json",
-    "*.bin": "",
-}
-"""Names of weights, in the order in which transformers looks for them, and their index; the first that a repository has are loaded."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +152,7 @@ def _look(name: str, kind: Kind, patterns: tuple[str, ...], revision: str | None
         go_offline()
         return Wanted(name, kind, here, 0)
     if kind == "model" and not patterns:
-        wanted = _loaded(sizes, _indexed(name, revision))
+        wanted = loaded(sizes, _indexed(name, revision))
     else:
         wanted = {file for file in sizes if _is_wanted(file, patterns)}
     missing = [sizes[file] for file in wanted if not _has(name, kind, file, revision)]
@@ -253,39 +228,12 @@ def _is_wanted(file: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(file, pattern) for pattern in patterns) if patterns else not file.startswith(".")
 
 
-def _loaded(files: Collection[str], indexed: frozenset[str]) -> set[str]:
-    """Those of a model's files that loading the model and its processor reads.
-
-    Args:
-        files: all of the repository.
-        indexed: the weights that its index names; empty if the index is not known.
-    """
-    top = {file for file in files if "/" not in file}
-    wanted = top & _SETTINGS
-    if "tokenizer.json" not in top:
-        wanted |= {file for file in top if _is_wanted(file, _VOCABULARIES)}
-    if "model.safetensors" not in top and indexed:
-        return wanted | {_INDEX} | (indexed & set(files))
-    for pattern, index in _WEIGHTS.items():
-        if weights := set(fnmatch.filter(top, pattern)):
-            return wanted | weights | ({index} & top)
-    return wanted
-
-
 def _indexed(name: str, revision: str | None) -> frozenset[str]:
     """The weights that a model's index in the hub's cache names; empty if it has none."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(name, _INDEX, revision=revision)
-    return _named_in(Path(path)) if isinstance(path, str) else frozenset()
-
-
-def _named_in(index: Path) -> frozenset[str]:
-    """The files that an index of weights names; empty if it cannot be read."""
-    try:
-        return frozenset(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return frozenset()
+    path = try_to_load_from_cache(name, INDEX, revision=revision)
+    return named_in(Path(path)) if isinstance(path, str) else frozenset()
 
 
 def _in_cache(name: str, kind: Kind, patterns: Sequence[str], revision: str | None) -> Path | None:
@@ -311,12 +259,12 @@ def _in_cache(name: str, kind: Kind, patterns: Sequence[str], revision: str | No
 
 def _has_weights(folder: Path) -> bool:
     """Whether a model's folder has its configuration and all weights that its index names."""
-    index = folder / _INDEX
+    index = folder / INDEX
     if not (folder / "config.json").exists():
         return False
     if not index.exists():
         return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
-    files = _named_in(index)
+    files = named_in(index)
     return bool(files) and all((folder / file).exists() for file in files)
 
 

@@ -341,7 +341,7 @@ def test_a_finished_stage_that_was_spoiled_is_refused(kind: str, base: Path, pai
 
 @pytest.mark.slow
 def test_ctrl_c_in_a_stages_last_step_stops_before_the_next_stage(
-    base: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Path, pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The stage is finished and saved. `--resume` goes on with the next one, and removes what a kill left of the first one."""
 
@@ -351,10 +351,11 @@ def test_ctrl_c_in_a_stages_last_step_stops_before_the_next_stage(
 
     method = MFPO(MFPO.Settings.model_validate({"stages": {"count": 2}}))
     order, easy = job(base, pairs, tmp_path / "run"), tmp_path / "run" / "stages" / "1-easy"
+    caplog.set_level("INFO")
     with pytest.raises(HarnessError, match="interrupted after stage easy; the training progress is kept") as caught:
         training.train(method, replace(order, on_step=press))
     assert caught.value.exit_code == 1 and "--resume" in str(caught.value.remedy)
-    assert "finishing this step and saving; Ctrl-C again stops at once" in " ".join(capsys.readouterr().err.split())
+    assert "finishing this step and saving; Ctrl-C again stops at once" in caplog.messages
     assert [path.name for path in easy.iterdir() if path.name != "checkpoint"] == [FINISHED]
     assert len(list(easy.parent.iterdir())) == 1, "the second stage was begun"
 

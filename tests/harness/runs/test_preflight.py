@@ -112,18 +112,18 @@ def test_a_dry_run_downloads_nothing_large_and_says_what_would_be(tmp_path: Path
 
 def test_only_what_is_loaded_counts_as_missing() -> None:
     """As Mistral Small's repository has it: the weights twice, for two libraries."""
-    from harness.remote.hub import _loaded
+    from harness.remote.loaded_files import loaded
 
     index, shards = "model.safetensors.index.json", [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     settings = ["config.json", "generation_config.json", "processor_config.json", "tokenizer.json"]
     others = ["consolidated.safetensors", "tekken.json", "params.json", "LICENSE", "README.md", "SYSTEM_PROMPT.txt"]
     files = [*settings, *others, *shards, index, "vocab.json", "original/model.safetensors", "pytorch_model.bin"]
-    assert _loaded(files, frozenset()) == {*settings, *shards, index}
-    assert _loaded(files, frozenset(shards[:1])) == {*settings, shards[0], index}
+    assert loaded(files, frozenset()) == {*settings, *shards, index}
+    assert loaded(files, frozenset(shards[:1])) == {*settings, shards[0], index}
     slow = ["config.json", "vocab.json", "merges.txt", "LICENSE.txt", "tokenizer.model", "model.safetensors"]
-    assert _loaded([*slow, index, *shards], frozenset(shards)) == {*slow} - {"LICENSE.txt"}
+    assert loaded([*slow, index, *shards], frozenset(shards)) == {*slow} - {"LICENSE.txt"}
     old = ["pytorch_model-1.bin", "pytorch_model-2.bin", "pytorch_model.bin.index.json"]
-    assert _loaded([*old, "training_args.bin", "config.json"], frozenset()) == {*old, "config.json"}
+    assert loaded([*old, "training_args.bin", "config.json"], frozenset()) == {*old, "config.json"}
 
 
 @pytest.mark.slow
