@@ -17,11 +17,12 @@ from harness.serving.contract import completions_of
 
 @dataclass(frozen=True)
 class AskedCheckpoint:
-    """A checkpoint to ask: the user's name for it, the full weights, and the adapter on top of them."""
+    """A checkpoint to ask: the user's name for it, the full weights, the adapter on top of them, and the run that it belongs to."""
 
     name: str
     base: str
     adapter: Path | None
+    run: Run | None = None
 
 
 def find_asked(name: str, results: Path, *, other_base: bool = False) -> AskedCheckpoint:
@@ -51,28 +52,14 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> AskedCh
         run = open_run(folder)
         if run.manifest is not None and run.aligned:
             if inspect(run.checkpoint).kind == "full":
-                return AskedCheckpoint(name, str(run.checkpoint.resolve()), None)
+                return AskedCheckpoint(name, str(run.checkpoint.resolve()), None, run)
             target = target_of_run(run)
-            return AskedCheckpoint(name, target.base, target.adapter)
+            return AskedCheckpoint(name, target.base, target.adapter, run)
         if run.manifest is not None:
-            return AskedCheckpoint(name, base_model(run).locate(), None)
+            return AskedCheckpoint(name, base_model(run).locate(), None, run)
     location = resolve(name).locate()
     hub.reach(location)
     return AskedCheckpoint(name, location, None)
-
-
-def asked_run(name: str, results: Path) -> Run | None:
-    """The run that `find_asked` finds by this name; None if the name is a checkpoint folder's or a model's.
-
-    Raises:
-        BadInputError: its manifest cannot be used.
-    """
-    for folder in (results / name, Path(name)):
-        if is_checkpoint(folder):
-            return None
-        if (run := open_run(folder)).manifest is not None:
-            return run
-    return None
 
 
 def ask(

@@ -109,7 +109,7 @@ def verify(
 
     What a run passed with two probes or more is recorded in its folder (`verified.json`). Exits with 1 if they differ.
     """
-    from harness.checkpoints.ask import asked_run, find_asked
+    from harness.checkpoints.ask import find_asked
     from harness.checkpoints.verify import PROBES, keep_verified
     from harness.checkpoints.verify import verify as compare
     from harness.core.config import parse
@@ -118,8 +118,8 @@ def verify(
 
     engine = choose_backend(backend)
     settings = parse(engine.Settings, {"dtype": dtype}, f"backend {engine.name}")
-    asked, run = find_asked(checkpoint, results, other_base=True), asked_run(checkpoint, results)
-    target = target_of(run) if run is not None else None
+    asked = find_asked(checkpoint, results, other_base=True)
+    target = target_of(asked.run) if asked.run is not None else None
     [verification] = compare([asked], engine, probes=probes, settings=settings)
     if target is not None and verification.same and probes >= PROBES:
         try:

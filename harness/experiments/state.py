@@ -167,7 +167,7 @@ class ExperimentFolder:
         seconds: float,
         error: str | None = None,
         *,
-        has_scores: bool | None = None,
+        has_scores: bool,
     ) -> None:
         """Store how a step ended.
 
@@ -177,9 +177,8 @@ class ExperimentFolder:
             seconds: that it took.
             error: why it failed.
             has_scores: whether an evaluation scored at least some of its runs: those that there were, if the step failed because others
-                were missing. Default: whether it is done.
+                were missing.
         """
-        has_scores = state == "done" if has_scores is None else has_scores
         path = self._record_file(step)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from harness.analysis.scored import scored
@@ -166,7 +165,7 @@ class Round:
 
     def _value(self, name: str) -> float | str | None:
         """The objective of a run; None if it was not scored or is undefined, a reason if several scores fit the experiment."""
-        run = open_run(self._results / RUNS / name)
+        run = open_run(self.folder.results / RUNS / name)
         if run.manifest is None:
             return None
         records = [score.record for score in scored(run)[0] if score.record.suite == self.objective.suite]
@@ -176,10 +175,6 @@ class Round:
             return f"the scores {variants} of {name} all fit the experiment's settings and judge"
         metric = made[0].metrics.get(self.objective.metric) if made else None
         return metric.value if metric else None
-
-    @property
-    def _results(self) -> Path:
-        return self.folder.results
 
     def _identity(self) -> str:
         """Hash of what was measured; making a world measures nothing."""

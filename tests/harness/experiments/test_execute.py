@@ -196,7 +196,7 @@ def test_the_folder_of_another_user_is_shown(tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text(SPEC)
         steps, folder = plan(read_experiment(tmp_path / "a.yaml"), results), ExperimentFolder(results / "a", results)
         with folder.locked():
-            folder.keep(steps.steps[0], "done", 3.0)
+            folder.keep(steps.steps[0], "done", 3.0, has_scores=True)
         lock = folder.path / ".experiment.lock"
         for path, mode in ((lock, 0o444), (folder.path, 0o555), (results, 0o555)):
             path.chmod(mode)
