@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from harness.api.paths import IMAGE_COLUMNS, ImagePaths
 from harness.core.errors import BadInputError, shown
 from harness.core.files import atomic_path
+from harness.core.images import ORIENTATION
 from harness.core.paths import cache_folder
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame | Dataset
 
-_ORIENTATION = 0x0112
-"""The EXIF tag of a picture's rotation."""
 _AS_PNG = {
     **{mode: mode for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "I;16B")},
     **{"La": "LA", "PA": "RGBA", "RGBa": "RGBA"},
@@ -142,7 +141,7 @@ def _png(image: Any, column: str) -> bytes:
     try:
         if image.mode == "F":
             raise ValueError("it has floating-point values of unknown range; convert it to 8 bits")
-        if image.getexif().get(_ORIENTATION, 1) not in (0, 1):  # which a PNG does not keep
+        if image.getexif().get(ORIENTATION, 1) not in (0, 1):  # which a PNG does not keep
             image = ImageOps.exif_transpose(image)
         mode = _AS_PNG.get(image.mode, "RGB")
         (image if image.mode == mode else image.convert(mode)).save(stream, format="PNG")

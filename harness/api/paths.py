@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-IMAGE_COLUMNS = ("image", "images", "img_path", "rejected_image", "rejected_images", "ranked_images")
-"""Columns of the formats that have images."""
+from aligners.preferences.tables import IMAGE_COLUMNS as READ_AS_IMAGES
+
+IMAGE_COLUMNS = (*READ_AS_IMAGES, "img_path")
+"""Columns of the formats that have images; VLFeedback calls its own `img_path`."""
 _LONGEST_PATH = 4096
 
 

@@ -9,22 +9,13 @@ from harness.core.errors import BadInputError
 from harness.models import resolve
 from harness.runs.folders import Run, open_run, refuse_begun
 from harness.runs.targets import (
-    ENDPOINT,
-    IMPORTED,
     Target,
-    base_model,
-    base_of,
     each_once,
-    imported_data,
-    target_of,
+    refuse_base,
     target_of_endpoint,
     target_of_model,
+    targets_of_runs,
 )
-
-_NO_BASE = {
-    IMPORTED: "the base model of imported answers is unknown",
-    ENDPOINT: "the base model of an endpoint's model is unknown",
-}
 
 
 def targets_of(
@@ -47,17 +38,20 @@ def targets_of(
     usual: list[str] = []
     for checkpoint in checkpoints:
         run = checkpoint if isinstance(checkpoint, Run) else None if remote else _run_of(checkpoint, results)
-        if base and (reason := _without_base(run, checkpoint, remote)):
-            raise BadInputError(reason, remedy="leave out base=True")
         if run is not None:
-            if base:
-                targets.append(base_of(run, results))
-            targets.append(target_of(run))
-            usual.append(_usual_data(run))
+            made, data = targets_of_runs([run], results, base=base)
+            targets += made
+            usual.append(data)
         elif remote:
+            if base:
+                refuse_base("an endpoint's model")
             targets.append(target_of_endpoint(str(checkpoint), results))
             usual.append("official")
         else:
+            if base:
+                raise BadInputError(
+                    f"base=True needs runs, and '{checkpoint}' is the name of no run", remedy="leave out base=True"
+                )
             model = resolve(str(checkpoint))
             targets.append(target_of_model(model, results))
             usual.append(model.default_data)
@@ -75,17 +69,3 @@ def _run_of(checkpoint: str | Path | Run, results: Path) -> Run | None:
             return run
         refuse_begun(folder, str(checkpoint))
     return None
-
-
-def _without_base(run: Run | None, checkpoint: str | Path | Run, remote: bool) -> str | None:
-    """Why a checkpoint has no base model to evaluate; None if it has one."""
-    if run is not None:
-        return _NO_BASE.get(run.kind)
-    return _NO_BASE[ENDPOINT] if remote else f"base=True needs runs, and '{checkpoint}' is the name of no run"
-
-
-def _usual_data(run: Run) -> str:
-    """The benchmark data of a run, if none are given."""
-    if run.kind == IMPORTED:
-        return imported_data([run])
-    return "official" if run.kind == ENDPOINT else base_model(run).default_data

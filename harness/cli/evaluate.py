@@ -343,15 +343,7 @@ def _targets(
     from harness.core.progress import console
     from harness.models import resolve
     from harness.runs.folders import find_run, latest_aligned
-    from harness.runs.targets import (
-        base_model,
-        base_of,
-        each_once,
-        imported_data,
-        target_of,
-        target_of_endpoint,
-        target_of_model,
-    )
+    from harness.runs.targets import target_of_endpoint, target_of_model, targets_of_runs
 
     if run and model:
         raise BadInputError(
@@ -371,18 +363,7 @@ def _targets(
     runs = [find_run(one.strip(), results) for one in run.split(",")] if run else [latest_aligned(results)]
     if not run:
         console.print(f"using the latest aligned run: {runs[0].name}")
-    targets = each_once([target_of(one) for one in runs])
-    if any(target.imported for target in targets):
-        if base:
-            raise BadInputError("the base model of imported answers is unknown", remedy="leave out --base")
-        return targets, imported_data(runs)
-    if any(target.remote for target in targets):
-        if base:
-            raise BadInputError("the base model of an endpoint's model is unknown", remedy="leave out --base")
-        return targets, "official"
-    if base:
-        targets = each_once([base_of(one, results) for one in runs] + targets)
-    return targets, base_model(runs[0]).default_data
+    return targets_of_runs(runs, results, base=base)
 
 
 def _carry_out(request: EvalRequest, dry_run: bool, as_json: bool) -> None:

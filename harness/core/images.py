@@ -42,7 +42,8 @@ _OTHERS = {
     b"PK\x03\x04": "a ZIP archive",
 }
 """First bytes of files that are often mistaken for pictures."""
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
+"""The EXIF tag of a picture's rotation."""
 _QUARTER_TURNS = (5, 6, 7, 8)
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
@@ -171,13 +172,13 @@ def _kind(data: bytes) -> str:
 
 
 def _upright_size(image: Image) -> tuple[int, int]:
-    turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+    turned = image.getexif().get(ORIENTATION) in _QUARTER_TURNS
     return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def _treated(image: Image) -> tuple[str, ...]:
     treatments = {
-        "rotated": image.getexif().get(_ORIENTATION, 1) not in (0, 1),
+        "rotated": image.getexif().get(ORIENTATION, 1) not in (0, 1),
         "16-bit": image.mode in _DEEP,
         "CMYK": image.mode == "CMYK",
         "transparent": _transparent(image),

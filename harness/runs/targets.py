@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json, write_json
@@ -269,6 +270,37 @@ def only_target(targets: Sequence[Target], command: str) -> Target:
             remedy=f"give it for each run: {command}",
         )
     return targets[0]
+
+
+def targets_of_runs(runs: Sequence[Run], results: Path, *, base: bool) -> tuple[list[Target], str]:
+    """The targets of complete runs, each once, and the benchmark data that suit them.
+
+    Args:
+        runs: the runs.
+        results: folder of the runs.
+        base: also their base models, which come first.
+
+    Raises:
+        BadInputError: as of `target_of`; or `base` is given for answers whose base model is unknown.
+    """
+    targets = each_once([target_of(run) for run in runs])
+    for kind, whose in ((IMPORTED, "imported answers"), (ENDPOINT, "an endpoint's model")):
+        if any(run.kind == kind for run in runs):
+            if base:
+                refuse_base(whose)
+            return targets, imported_data(runs) if kind == IMPORTED else "official"
+    if base:
+        targets = each_once([base_of(run, results) for run in runs] + targets)
+    return targets, base_model(runs[0]).default_data
+
+
+def refuse_base(whose: str) -> NoReturn:
+    """Refuse to evaluate a base model that nobody knows.
+
+    Raises:
+        BadInputError: always.
+    """
+    raise BadInputError(f"the base model of {whose} is unknown", remedy="leave out --base (in Python, base=True)")
 
 
 def imported_data(runs: Sequence[Run]) -> str:
