@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from aligners.preferences import DataOptions
 from aligners.preferences.formats.base import COMMON, GENERATED
-from aligners.preferences.read import read_preferences
 from aligners.preferences.set_folder import read_manifest
 from harness.core.errors import BadInputError
 from harness.core.files import write_json, write_jsonl
@@ -26,75 +22,15 @@ from harness.generation.push import data_card
 from harness.generation.records import PairSetManifest
 from harness.generation.table import schema
 from harness.models import resolve
-from harness.remote.endpoint import KEY_VARIABLE
 from harness.runs.targets import target_of_model
 from harness.worlds.pocket.formats import write_benchmarks
 from tests.aligners.preferences.test_preference_images import server as server
-from tests.commands import json_here, run_here
+from tests.commands import run_here
+from tests.harness.generation.four_pictures import QUESTION, WORDS, asked, name_of, row, rows, run, say
+from tests.harness.generation.four_pictures import endpoint as endpoint
+from tests.harness.generation.four_pictures import here as here
 from tests.harness.generation.scripted import Asked, ScriptedEndpoint, scripted
 from tests.tiny import tiny_llava
-
-COLOURS = ("red", "green", "blue", "white")
-WORDS = ("dog", "cat", "car", "cup", "bus", "bird")
-"""What the model may name, by its seed; only a dog and a cat are in the pictures."""
-QUESTION = "What is shown?"
-
-
-def say(asked: Asked) -> str:
-    if asked.seed is None:
-        return "A probe."
-    names = [WORDS[asked.seed % 6], WORDS[asked.seed // 6 % 6], WORDS[asked.seed // 36 % 6]]
-    return f"There is a {names[0]}, a {names[1]} and a {names[2]}."
-
-
-@pytest.fixture
-def endpoint() -> Iterator[ScriptedEndpoint]:
-    with scripted(say) as running:
-        yield running
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four pictures with boxes, as preference data."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv(KEY_VARIABLE, "sk-test")
-    for number, colour in enumerate(COLOURS, 1):
-        Image.new("RGB", (24, 24), colour).save(tmp_path / name_of(number))
-    write_jsonl(tmp_path / "prefs.jsonl", [row(number) for number in range(1, 5)])
-    return tmp_path
-
-
-def name_of(number: int) -> str:
-    return f"{number:012}.png"
-
-
-def row(number: int) -> dict[str, Any]:
-    objects = [{"label": name, "box": [1.0, 1.0, 9.0, 9.0]} for name in ("dog", "cat")]
-    return {
-        "id": f"p{number}",
-        "image": name_of(number),
-        "prompt": QUESTION,
-        "chosen": "A",
-        "rejected": "B",
-        "objects": objects,
-    }
-
-
-def run(endpoint: ScriptedEndpoint | None, *more: str, code: int = 0, model: str = "vlm", **other: str) -> Any:
-    """The manifest; or what is said where it fails."""
-    options = {"prompts": "prefs.jsonl", "judge": "chair", "output": "pairs", "samples": "6"} | other
-    named = [part for key, value in options.items() for part in (f"--{key}", value)]
-    where = ["--endpoint", endpoint.url] if endpoint else []
-    return json_here("data", "generate", model, *named, *where, *more, code=code)
-
-
-def rows(folder: str = "pairs") -> list[dict[str, Any]]:
-    return [row for path in sorted(Path(folder).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
-def asked(endpoint: ScriptedEndpoint) -> list[Asked]:
-    return [one for one in endpoint.asked if one.text == QUESTION]
 
 
 @pytest.mark.claims(
@@ -128,9 +64,9 @@ def test_which_answers_are_paired(here: Path, endpoint: ScriptedEndpoint) -> Non
     assert one <= 4 < every
     run(endpoint, "--pairs", "1", "--how", "best-worst", *plain, output="best")
     gaps = {row["id"].rpartition("-")[0]: row["chosen_score"] - row["rejected_score"] for row in rows("every")}
-    for row in rows("every"):
-        name = row["id"].rpartition("-")[0]
-        gaps[name] = max(gaps[name], row["chosen_score"] - row["rejected_score"])
+    for pair in rows("every"):
+        name = pair["id"].rpartition("-")[0]
+        gaps[name] = max(gaps[name], pair["chosen_score"] - pair["rejected_score"])
     best = {row["id"].rpartition("-")[0]: row["chosen_score"] - row["rejected_score"] for row in rows("best")}
     assert best == gaps
     wide = run(endpoint, "--pairs", "99", "--min-gap", "0.5", *plain, output="wide")["pairs"]
@@ -510,89 +446,6 @@ def test_images_without_a_coco_number_are_not_taken_for_others(here: Path, endpo
     write_json(here / "coco" / "instances_val2014.json", instances)
     write_json(here / "coco" / "captions_val2014.json", {"annotations": [{"image_id": 1, "caption": "A bus."}]})
     assert "COCO has no annotations of 1 of 1 images" in run(endpoint, "--annotations", "coco", code=2)
-
-
-def test_a_set_with_shards_missing_is_no_data(here: Path, endpoint: ScriptedEndpoint) -> None:
-    run(endpoint, "--shard", "1/2", "--set", "pair.length_balance=false")
-    ended, _, said = run_here(["data", "check", "pairs"])
-    assert ended == 2 and "not complete" in said and "1 of 2 shards are done" in said
-    run(endpoint, "--shard", "2/2", "--set", "pair.length_balance=false")
-    assert run_here(["data", "check", "pairs"])[0] == 0
-
-
-def test_a_set_in_shards_is_replaced_as_a_whole(here: Path, endpoint: ScriptedEndpoint) -> None:
-    """One new shard beside an old one is no set, and files of the old shards are no part of a whole set."""
-    plain = ("--set", "pair.length_balance=false")
-    for number in (1, 2):
-        run(endpoint, "--shard", f"{number}/2", *plain)
-    before = {path.name: path.read_bytes() for path in Path("pairs").glob("*.*")}
-    said = run(endpoint, "--shard", "1/2", "--pairs", "1", "--overwrite", *plain, code=2)
-    assert (
-        "--answers-of pairs" in said and {path.name: path.read_bytes() for path in Path("pairs").glob("*.*")} == before
-    )
-    manifest = run(endpoint, "--pairs", "1", "--overwrite", *plain)
-    names = {path.name for path in Path("pairs").iterdir() if path.suffix in (".json", ".parquet")}
-    assert names == {"config.json", "manifest.json", "part-00000.parquet"}
-    assert len(rows()) == manifest["pairs"] <= 4
-
-
-def test_a_shard_of_another_set_does_not_complete_this_one(here: Path, endpoint: ScriptedEndpoint) -> None:
-    plain = ("--set", "pair.length_balance=false")
-    for number in (1, 2):
-        run(endpoint, "--shard", f"{number}/2", *plain)
-    first, whole = Path("pairs/shard-1-of-2.json"), Path("pairs/manifest.json")
-    complete, made = whole.read_bytes(), first.read_bytes()
-    whole.unlink()
-    first.write_text(json.dumps(json.loads(made) | {"seed": 9}))
-    run(endpoint, "--shard", "2/2", *plain)
-    ended, _, said = run_here(["data", "check", "pairs"])
-    assert ended == 2 and "1 of 2 shards are done" in said and not whole.exists()
-    # As after a kill between the manifest of the last shard and that of the set.
-    first.write_bytes(made)
-    run(endpoint, "--shard", "2/2", *plain)
-    assert whole.read_bytes() == complete
-
-
-def test_only_the_files_of_the_manifest_are_the_set(
-    here: Path, endpoint: ScriptedEndpoint, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Earlier versions left the parts of a replaced set beside the new ones."""
-    pairs = run(endpoint, "--set", "pair.length_balance=false")["pairs"]
-    part = Path("pairs/part-00000.parquet")
-    old = Path("pairs/shard-1-of-2-part-00000.parquet")
-    old.write_bytes(part.read_bytes())
-    assert len(read_preferences("pairs").examples) == pairs and f"not read: {old.name}" in caplog.text
-    assert run_here(["data", "preview", "pairs"])[1] == f"pairs.html: {min(24, pairs)} pairs\n"
-    part.unlink()
-    ended, _, said = run_here(["data", "check", "pairs"])
-    assert ended == 2 and "1 of the set's 1 files are missing" in said
-
-
-def test_shards_answered_by_several_models_are_not_joined(here: Path, endpoint: ScriptedEndpoint) -> None:
-    plain = ("--set", "pair.length_balance=false")
-    run(endpoint, "--shard", "1/2", *plain)
-    first = Path("pairs/shard-1-of-2.json")
-    first.write_text(json.dumps(json.loads(first.read_text()) | {"answered_by": "vlm-2025"}))
-    for _ in range(2):
-        said = run(endpoint, "--shard", "2/2", *plain, code=1)
-        assert "several models behind the name 'vlm'" in said and not Path("pairs/manifest.json").exists()
-
-
-def test_a_set_names_no_folder_of_this_machine(here: Path, endpoint: ScriptedEndpoint) -> None:
-    write_jsonl(here / "prefs.jsonl", [row(1) | {"image": str(here / name_of(1))}])
-    run(endpoint, model="/models/vlm")
-    assert {(row["image"]["path"], row["model"]) for row in rows()} == {(name_of(1), "vlm")}
-    stored = read_manifest(here / "pairs" / "manifest.json", PairSetManifest)
-    assert "/models" not in data_card(stored, "pairs")
-
-
-def test_answers_of_several_models_are_not_paired(here: Path, endpoint: ScriptedEndpoint) -> None:
-    run(endpoint, "--limit", "2", output="pairs")
-    [log] = Path("pairs").rglob("responses.jsonl")
-    first, *others = log.read_text().splitlines()
-    log.write_text("\n".join([json.dumps(json.loads(first) | {"model": "vlm-2025"}), *others]) + "\n")
-    said = run(endpoint, "--limit", "2", "--pairs", "1", "--overwrite", code=1)
-    assert "several models behind the name 'vlm'" in said and "another folder with -o" in said
 
 
 @pytest.mark.slow
