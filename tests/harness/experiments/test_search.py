@@ -141,6 +141,9 @@ def test_a_failed_trial_does_not_go_on(tmp_path: Path) -> None:
     assert got == {1: (False, [0, 1]), 3: (False, [0, 1, 2]), 7: (False, [0, 1, 2]), 9: (True, [0]), 30: (False, [0])}
     assert run_experiment(opened(tmp_path, **HALVED), Pretended())[1] is None
     assert {trial["settings"]["method.beta"]: trial["seeds"] for trial in trials(tmp_path)[0]}[9] == [0, 1, 2]
+    nines = {"arms": {"dpo": {"method": "dpo", "search": {"method.beta": [9, 90, 99]}}}}
+    with pytest.raises(BadInputError, match="no trial of any search has a value"):
+        run_experiment(opened(tmp_path, "none", **HALVED | nines), Pretended(breaks="9"))
 
 
 def test_a_value_is_kept_when_the_run_is_scored_again(tmp_path: Path) -> None:
