@@ -217,7 +217,7 @@ class _Import:
             rivals = [data.name for data in self.asked if self._may_mean(data, name, folders)]
             if len(candidates) == 1 and len(rivals) > 1:
                 self.notes[self.target / name] = (
-                    f"{candidates[0]} may be that of {', '.join(rivals)}; if it is this one's: "
+                    f"{candidates[0]} may be that of {', '.join(rivals)}; if it is that of {self.data.name}: "
                     f"{self._command(candidates[0])}"
                 )
                 return {}
